@@ -1,0 +1,149 @@
+//! The contract between control and data plane: the whole state a data plane needs (`Snapshot`), its version (`epoch`),
+//! and what a data plane may ask for. Both planes name this crate and never each other.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use trust::issuer::Profile;
+use trust::keys::IssuerKeys;
+use trust::policy::ServicePolicy;
+
+/// What the operator wants, from the files: control adds keys and an epoch and publishes a [`Snapshot`].
+#[derive(Clone)]
+pub struct Desired {
+    pub trust_domain: Arc<str>,
+    pub issuers: Vec<Arc<Profile>>,
+    pub services: Vec<Arc<Service>>,
+}
+
+/// One protected service, ready to enforce.
+pub struct Service {
+    pub name: Arc<str>,
+    pub upstream: Upstream,
+    pub expose: Vec<Expose>,
+    pub policy: ServicePolicy,
+    /// `tolerate:` of the file: what the path normaliser lets through.
+    pub tolerance: trust::path::Tolerance,
+    pub body_bytes_max: u64,
+    /// Whole exchange, from the request's head to the answer's head.
+    pub request_timeout: Duration,
+    /// Refuse requests that cannot be recorded (`strict`), or count and alarm.
+    pub strict: bool,
+    /// How long one Txn-Token may be reused for equal requests; zero = never.
+    pub txn_reuse: Duration,
+}
+
+/// Where a service is reachable on the edge. More than one entry is possible.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expose {
+    /// Lower-case host without port, or `*`.
+    pub host: String,
+    pub path: trust::path::Pattern,
+}
+
+/// Where a service runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upstream {
+    pub addresses: Vec<Address>,
+    pub protocol: Protocol,
+    /// Set for https: the name to verify and the roots to trust.
+    pub tls: Option<UpstreamTls>,
+    pub connect_timeout: Duration,
+    pub first_byte_timeout: Duration,
+    pub idle_timeout: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// Name or IP literal (IPv6 without brackets).
+    pub host: String,
+    pub port: u16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    Http1,
+    /// h2 over TLS, h2c by prior knowledge without.
+    Http2,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamTls {
+    pub server_name: String,
+    /// PEM of extra roots (`ca_file`), already read; the platform's roots otherwise.
+    pub roots_pem: Option<Arc<[u8]>>,
+}
+
+/// One issuer as a data plane sees it.
+#[derive(Clone)]
+pub struct Issuer {
+    pub profile: Arc<Profile>,
+    pub keys: IssuerKeys,
+}
+
+/// Everything one request is judged against. Immutable; a change is a new snapshot with a higher epoch.
+pub struct Snapshot {
+    pub epoch: u64,
+    pub trust_domain: Arc<str>,
+    pub issuers: Vec<Issuer>,
+    pub services: Vec<Arc<Service>>,
+}
+
+/// Where the current snapshot stands. `None` until the first: a data plane is not ready before it.
+#[derive(Clone, Default)]
+pub struct Current(Arc<arc_swap::ArcSwapOption<Snapshot>>);
+
+impl Current {
+    pub fn new() -> Current {
+        Current::default()
+    }
+
+    /// The snapshot to judge one request against.
+    pub fn load(&self) -> Option<Arc<Snapshot>> {
+        self.0.load_full()
+    }
+
+    /// Cheap borrow for the hot path.
+    pub fn peek(&self) -> arc_swap::Guard<Option<Arc<Snapshot>>> {
+        self.0.load()
+    }
+
+    /// Publishes a snapshot. An epoch that does not grow is ignored and `false` is returned.
+    pub fn publish(&self, next: Arc<Snapshot>) -> bool {
+        let mut published = false;
+        self.0.rcu(|now| {
+            published = now.as_ref().is_none_or(|now| now.epoch < next.epoch);
+            if published { Some(Arc::clone(&next)) } else { now.clone() }
+        });
+        published
+    }
+}
+
+/// What became of a request for an unknown key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyDemandOutcome {
+    /// The key sets were refreshed; look again in the current snapshot.
+    Refreshed,
+    /// Refused without a fetch: this kid is known to be unknown, or the fetch budget is spent.
+    Throttled { next_allowed_s: u64 },
+    /// The issuer could not be reached.
+    Unreachable,
+}
+
+/// A data plane that met an unknown `kid` asks control through this. Implementations bound the wait to 2 s and the
+/// number of waiters.
+pub trait KeyDemand: Send + Sync {
+    fn unknown_kid<'a>(
+        &'a self,
+        issuer: &'a str,
+        kid: Option<&'a str>,
+    ) -> Pin<Box<dyn Future<Output = KeyDemandOutcome> + Send + 'a>>;
+    /// A known key did not fit a signature: providers do reuse a kid with new material. At most a rate-limited fetch.
+    fn signature_bad<'a>(
+        &'a self,
+        issuer: &'a str,
+        kid: Option<&'a str>,
+    ) -> Pin<Box<dyn Future<Output = KeyDemandOutcome> + Send + 'a>>;
+}

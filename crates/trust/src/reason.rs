@@ -1,0 +1,287 @@
+//! Every way a request can end other than by the upstream's own answer: one code for the record, one status, one public
+//! text. Public texts do not tell failed token checks apart; the code, in the record and the log, always does.
+
+/// Why a request was not answered by its upstream. The code is stable: it stands in audit records and metrics labels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Reason {
+    // The request itself.
+    RequestMalformed,
+    HeaderForbidden,
+    PathRefused,
+    NoRoute,
+    BodyTooLarge,
+    RequestTimeout,
+    ClientGone,
+    // The token.
+    TokenMissing,
+    TokenMultiple,
+    TokenTooLarge,
+    TokenMalformed,
+    TokenHeaderForbidden,
+    TokenKind,
+    AlgorithmRefused,
+    IssuerUnknown,
+    KeyUnknown,
+    KeyUnknownThrottled,
+    KeysUnavailable,
+    SignatureBad,
+    ClaimsMalformed,
+    AudienceWrong,
+    TenantRefused,
+    Expired,
+    NotYetValid,
+    Clock,
+    SenderConstrained,
+    // The decision.
+    PolicyMissing,
+    NoRuleMatched,
+    NeverMatched,
+    GroupsUnknown,
+    AgentNotPermitted,
+    PolicyError,
+    StepUp,
+    // What we need ourselves.
+    MintFailed,
+    AuditUnavailable,
+    Draining,
+    Overloaded,
+    // The upstream.
+    UpstreamConnect,
+    UpstreamTimeout,
+    UpstreamProtocol,
+    UpstreamIdentity,
+}
+
+/// The outside of a [`Reason`]: what the caller may know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Public {
+    pub status: u16,
+    /// Short title for `application/problem+json` (RFC 9457).
+    pub title: &'static str,
+    /// What happened and what the caller can do next.
+    pub detail: &'static str,
+    /// RFC 6750 / RFC 9470 `error` for `WWW-Authenticate`, where one is due.
+    pub oauth_error: Option<&'static str>,
+}
+
+const BAD_TOKEN: Public = Public {
+    status: 401,
+    title: "Token not accepted",
+    detail: "The access token was not accepted. Get a new one from your identity provider and try again; if it happens \
+             again, give the decision id to whoever runs this service.",
+    oauth_error: Some("invalid_token"),
+};
+const DENIED: Public = Public {
+    status: 403,
+    title: "Not allowed",
+    detail: "You are signed in, but no rule allows this. Give the decision id to whoever runs this service.",
+    oauth_error: Some("insufficient_scope"),
+};
+
+const fn plain(status: u16, title: &'static str, detail: &'static str) -> Public {
+    Public { status, title, detail, oauth_error: None }
+}
+
+impl Reason {
+    /// Every reason, for metrics label sets and for the documentation.
+    pub const ALL: [Reason; 41] = {
+        use Reason::*;
+        [
+            RequestMalformed,
+            HeaderForbidden,
+            PathRefused,
+            NoRoute,
+            BodyTooLarge,
+            RequestTimeout,
+            ClientGone,
+            TokenMissing,
+            TokenMultiple,
+            TokenTooLarge,
+            TokenMalformed,
+            TokenHeaderForbidden,
+            TokenKind,
+            AlgorithmRefused,
+            IssuerUnknown,
+            KeyUnknown,
+            KeyUnknownThrottled,
+            KeysUnavailable,
+            SignatureBad,
+            ClaimsMalformed,
+            AudienceWrong,
+            TenantRefused,
+            Expired,
+            NotYetValid,
+            Clock,
+            SenderConstrained,
+            PolicyMissing,
+            NoRuleMatched,
+            NeverMatched,
+            GroupsUnknown,
+            AgentNotPermitted,
+            PolicyError,
+            StepUp,
+            MintFailed,
+            AuditUnavailable,
+            Draining,
+            Overloaded,
+            UpstreamConnect,
+            UpstreamTimeout,
+            UpstreamProtocol,
+            UpstreamIdentity,
+        ]
+    };
+
+    /// The stable code, `snake_case`.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Reason::RequestMalformed => "request_malformed",
+            Reason::HeaderForbidden => "header_forbidden",
+            Reason::PathRefused => "path_refused",
+            Reason::NoRoute => "no_route",
+            Reason::BodyTooLarge => "body_too_large",
+            Reason::RequestTimeout => "request_timeout",
+            Reason::ClientGone => "client_gone",
+            Reason::TokenMissing => "token_missing",
+            Reason::TokenMultiple => "token_multiple",
+            Reason::TokenTooLarge => "token_too_large",
+            Reason::TokenMalformed => "token_malformed",
+            Reason::TokenHeaderForbidden => "token_header_forbidden",
+            Reason::TokenKind => "token_kind",
+            Reason::AlgorithmRefused => "algorithm_refused",
+            Reason::IssuerUnknown => "issuer_unknown",
+            Reason::KeyUnknown => "key_unknown",
+            Reason::KeyUnknownThrottled => "key_unknown_throttled",
+            Reason::KeysUnavailable => "keys_unavailable",
+            Reason::SignatureBad => "signature_bad",
+            Reason::ClaimsMalformed => "claims_malformed",
+            Reason::AudienceWrong => "audience_wrong",
+            Reason::TenantRefused => "tenant_refused",
+            Reason::Expired => "expired",
+            Reason::NotYetValid => "not_yet_valid",
+            Reason::Clock => "clock",
+            Reason::SenderConstrained => "sender_constrained",
+            Reason::PolicyMissing => "policy_missing",
+            Reason::NoRuleMatched => "no_rule_matched",
+            Reason::NeverMatched => "never_matched",
+            Reason::GroupsUnknown => "groups_unknown",
+            Reason::AgentNotPermitted => "agent_not_permitted",
+            Reason::PolicyError => "policy_error",
+            Reason::StepUp => "step_up",
+            Reason::MintFailed => "mint_failed",
+            Reason::AuditUnavailable => "audit_unavailable",
+            Reason::Draining => "draining",
+            Reason::Overloaded => "overloaded",
+            Reason::UpstreamConnect => "upstream_connect",
+            Reason::UpstreamTimeout => "upstream_timeout",
+            Reason::UpstreamProtocol => "upstream_protocol",
+            Reason::UpstreamIdentity => "upstream_identity",
+        }
+    }
+
+    /// What the caller is told.
+    pub const fn public(self) -> Public {
+        match self {
+            Reason::RequestMalformed => {
+                plain(400, "Bad request", "The request is not valid HTTP. Mend the client and send it again.")
+            }
+            Reason::HeaderForbidden => plain(
+                400,
+                "Header not accepted",
+                "A header field of this request is not accepted here: a name with `_`, or an identity field where none may stand.",
+            ),
+            Reason::PathRefused => plain(
+                400,
+                "Path not accepted",
+                "The path is ambiguous (encoded slashes, dots, `;`, `//` or invalid UTF-8). Send its plain form.",
+            ),
+            Reason::NoRoute => plain(404, "Not found", "No service is exposed at this host and path."),
+            Reason::BodyTooLarge => {
+                plain(413, "Body too large", "The request body is larger than this service accepts.")
+            }
+            Reason::RequestTimeout => {
+                plain(408, "Request too slow", "The request did not arrive in time. Send it again.")
+            }
+            Reason::ClientGone => plain(499, "Client gone", "The client closed the connection before the answer."),
+            Reason::TokenMissing => Public {
+                status: 401,
+                title: "Sign-in needed",
+                detail: "This service needs an access token: send `Authorization: Bearer <token>`.",
+                oauth_error: None,
+            },
+            Reason::TokenMultiple => Public {
+                status: 400,
+                title: "More than one credential",
+                detail: "The request carries more than one credential. Send exactly one `Authorization` field.",
+                oauth_error: Some("invalid_request"),
+            },
+            Reason::TokenTooLarge
+            | Reason::TokenMalformed
+            | Reason::TokenHeaderForbidden
+            | Reason::TokenKind
+            | Reason::AlgorithmRefused
+            | Reason::IssuerUnknown
+            | Reason::KeyUnknown
+            | Reason::KeyUnknownThrottled
+            | Reason::SignatureBad
+            | Reason::ClaimsMalformed
+            | Reason::AudienceWrong
+            | Reason::TenantRefused
+            | Reason::Expired
+            | Reason::NotYetValid
+            | Reason::Clock
+            | Reason::SenderConstrained => BAD_TOKEN,
+            Reason::KeysUnavailable => plain(
+                503,
+                "Sign-in unavailable",
+                "The identity provider cannot be reached yet. Try again shortly; this heals by itself.",
+            ),
+            Reason::PolicyMissing
+            | Reason::NoRuleMatched
+            | Reason::NeverMatched
+            | Reason::GroupsUnknown
+            | Reason::AgentNotPermitted
+            | Reason::PolicyError => DENIED,
+            Reason::StepUp => Public {
+                status: 401,
+                title: "Stronger sign-in needed",
+                detail: "This action needs a fresh or stronger sign-in.",
+                oauth_error: Some("insufficient_user_authentication"),
+            },
+            Reason::MintFailed => plain(
+                500,
+                "Internal error",
+                "The request could not be stamped. Give the decision id to whoever runs this service.",
+            ),
+            Reason::AuditUnavailable => plain(
+                503,
+                "Temporarily unavailable",
+                "The request cannot be recorded, so it is refused. Try again later.",
+            ),
+            Reason::Draining | Reason::Overloaded => plain(503, "Temporarily unavailable", "Try again shortly."),
+            Reason::UpstreamConnect | Reason::UpstreamProtocol | Reason::UpstreamIdentity => plain(
+                502,
+                "Upstream failed",
+                "The service behind this address did not give a valid answer. Try again later.",
+            ),
+            Reason::UpstreamTimeout => plain(
+                504,
+                "Upstream too slow",
+                "The service behind this address did not answer in time. Try again later.",
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_and_failed_token_checks_look_alike_outside() {
+        let codes: std::collections::BTreeSet<_> = Reason::ALL.iter().map(|r| r.code()).collect();
+        assert_eq!(codes.len(), Reason::ALL.len());
+        assert_eq!(Reason::SignatureBad.public(), Reason::Expired.public());
+        assert_eq!(Reason::KeyUnknown.public(), Reason::AudienceWrong.public());
+        assert_eq!(Reason::NeverMatched.public(), Reason::NoRuleMatched.public());
+    }
+}
