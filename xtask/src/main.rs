@@ -1,2 +1,68 @@
-//! placeholder
-fn main() {}
+//! The project's own tasks: `cargo xtask test` is everything CI runs, `tidy`, `fuzz` and `bench` are its parts and tools.
+//! It never ships, and nothing in the product depends on it.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks on its standard streams")]
+
+mod dependencies;
+mod examples;
+mod fuzz;
+mod peers;
+mod run;
+mod test;
+mod tidy;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Everything that checks, measures and proves Countersign")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Everything CI runs: installs the peers, then format, lints, tidy, tests, documentation, corpora, examples
+    Test {
+        /// Only what needs no peer program: for the edit-compile loop
+        #[arg(long)]
+        quick: bool,
+    },
+    /// The rules of the house that no compiler checks: crate edges, headers, file sizes, purity, links
+    Tidy,
+    /// The Txn-Token examples in Rust, Python and Node against good and faulty tokens
+    Examples,
+    /// Install the peer programs that tests and benchmarks talk to, and nothing else
+    Peers {
+        /// Also those that only `bench` needs (Envoy, HAProxy, wrk)
+        #[arg(long)]
+        bench: bool,
+    },
+    /// Run the fuzz targets with the nightly toolchain, then minimise and keep their corpora
+    Fuzz {
+        /// Minutes for each target
+        minutes: u32,
+        /// One target; absent = all, one after the other
+        target: Option<String>,
+    },
+}
+
+fn main() -> std::process::ExitCode {
+    match run(Cli::parse().task) {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<()> {
+    match task {
+        Task::Test { quick } => test::run(quick),
+        Task::Tidy => tidy::run(),
+        Task::Examples => examples::check(),
+        Task::Peers { bench } => peers::install(if bench { peers::Purpose::Bench } else { peers::Purpose::Test }),
+        Task::Fuzz { minutes, target } => fuzz::run(minutes, target.as_deref()),
+    }
+}

@@ -1,0 +1,149 @@
+//! What must hold for any input, one function per parser that meets hostile bytes. libFuzzer calls them with what it
+//! invents, the test below with every input kept in `corpus/`. They never open a socket or a file themselves.
+#![forbid(unsafe_code)]
+
+use trust::jwk::{Algorithm, KeySet};
+use trust::jws::Unverified;
+use trust::path::{NormalPath, Pattern, Tolerance};
+use trust::policy::{Input, Peer, RuleSource, ServicePolicy, ServiceSource, Verdict};
+
+const ALL: [Algorithm; 10] = [
+    Algorithm::Es256,
+    Algorithm::Es384,
+    Algorithm::Es512,
+    Algorithm::Rs256,
+    Algorithm::Rs384,
+    Algorithm::Rs512,
+    Algorithm::Ps256,
+    Algorithm::Ps384,
+    Algorithm::Ps512,
+    Algorithm::EdDsa,
+];
+
+/// A text that was never signed is never verified, and nothing in it makes the reader fail otherwise than by an error.
+pub fn jws(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    drop(trust::token::Peeked::parse(text).map(|peeked| (peeked.iss().len(), peeked.kid().map(str::len))));
+    if let Ok(unverified) = Unverified::parse(text, trust::token::BYTES_MAX) {
+        assert!(ALL.iter().any(|known| *known == unverified.algorithm()));
+        assert!(unverified.danger_unverified_payload().len() <= text.len());
+        assert!(unverified.verify(&KeySet::from_keys(Vec::new()), &ALL).is_err(), "verified without a key");
+    }
+}
+
+/// What the strict reader accepts, the lenient one reads as the same object; and writing it gives it back.
+pub fn json(input: &[u8]) {
+    if let Ok(object) = trust::json::object(input, 64 * 1024) {
+        let value = serde_json::Value::Object(object);
+        let lenient: Result<serde_json::Value, _> = serde_json::from_slice(input);
+        assert_eq!(lenient.ok().as_ref(), Some(&value), "two readers disagree");
+    }
+}
+
+/// A key set that is accepted has keys, and each key has a thumbprint and something it may check.
+pub fn jwks(input: &[u8]) {
+    if let Ok((keys, _left_out)) = KeySet::parse(input) {
+        assert!(!keys.is_empty(), "an empty set was accepted");
+        for key in keys.keys() {
+            assert_eq!(key.thumbprint().len(), 43);
+            for algorithm in key.algorithms() {
+                assert!(!key.check(*algorithm, b"message", b""), "an empty signature fits");
+            }
+        }
+    }
+}
+
+/// Normalising is idempotent, and what comes out cannot climb or hide a separator.
+pub fn path(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    if let Ok(path) = NormalPath::parse(text, Tolerance::default()) {
+        let normal = path.as_str();
+        assert!(normal.starts_with('/') && !normal.contains("//"));
+        assert!(normal.split('/').all(|segment| segment != "." && segment != ".."), "`{normal}` climbs");
+        assert!(!normal.contains(['\\', ';', '\0', '?', '#', ' ']), "`{normal}` hides a separator");
+        let again = NormalPath::parse(normal, Tolerance::default());
+        assert_eq!(again.as_ref().map(NormalPath::as_str), Ok(normal), "not idempotent");
+    }
+    if let Ok(pattern) = Pattern::parse(text) {
+        assert!(!pattern.as_str().is_empty());
+    }
+}
+
+/// One clause per line (`who`, `from`, `can`, `agent`, `when`): any text compiles or is refused with problems that say
+/// what to do, and a rule that asks for somebody permits nobody.
+pub fn rules(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    let mut lines = text.lines().map(str::to_owned);
+    let mut list = || lines.next().filter(|line| !line.is_empty()).into_iter().collect::<Vec<_>>();
+    let (who, from, can, agent) = (list(), list(), list(), list());
+    let asks_for_somebody = !who.iter().any(|who| who.contains("anyone"));
+    let rule =
+        RuleSource { name: "fuzzed".to_owned(), who, from, can, agent, when: list().pop(), ..RuleSource::default() };
+    let source = ServiceSource {
+        service: "orders".to_owned(),
+        trust_domain: "acme.example".to_owned(),
+        rules: vec![rule],
+        ..ServiceSource::default()
+    };
+    match ServicePolicy::compile(&source) {
+        Err(problems) => assert!(!problems.is_empty() && problems.iter().all(|problem| !problem.what.is_empty())),
+        Ok(policy) => {
+            let permitted = permits_nobody_known(&policy);
+            assert!(!(permitted && asks_for_somebody), "permitted without a principal");
+            assert!(!policy.to_cedar().is_empty());
+        }
+    }
+}
+
+fn permits_nobody_known(policy: &ServicePolicy) -> bool {
+    let Ok(path) = NormalPath::parse("/orders/42", Tolerance::default()) else { return false };
+    let input = Input {
+        principal: None,
+        peer: Peer::Edge,
+        method: "GET",
+        path: &path,
+        query: None,
+        host: "shop.acme.example",
+        client_ip: None,
+        now: 1_800_000_000,
+    };
+    matches!(policy.decide(&input).verdict, Verdict::Permit(_))
+}
+
+/// A field that is accepted and written again is the same hop.
+pub fn hop(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    if let Ok(hop) = wire::hop::Hop::parse(text) {
+        assert!(hop.depth <= 16);
+        assert_eq!(wire::hop::Hop::parse(&hop.to_field()), Ok(hop));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    fn replay(target: &str, property: fn(&[u8])) {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
+        let mut inputs = 0;
+        for entry in std::fs::read_dir(&corpus).unwrap() {
+            let file = entry.unwrap().path();
+            let input = std::fs::read(&file).unwrap();
+            // The file's name is the first thing needed when a property fails.
+            let outcome = std::panic::catch_unwind(|| property(&input));
+            assert!(outcome.is_ok(), "{} breaks the property of `{target}`", file.display());
+            inputs += 1;
+        }
+        assert!(inputs > 0, "{} is empty", corpus.display());
+    }
+
+    #[test]
+    fn the_corpora_replay() {
+        replay("jws", super::jws);
+        replay("json", super::json);
+        replay("jwks", super::jwks);
+        replay("path", super::path);
+        replay("rules", super::rules);
+        replay("hop", super::hop);
+    }
+}
