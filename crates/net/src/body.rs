@@ -1,9 +1,50 @@
 //! Bodies that stream both ways without buffering, count their bytes, keep their limit, and say once how they ended.
-use bytes::Bytes;
+//! A body never holds more than one frame of its own and never waits without a bound when one was set.
+use crate::live::InFlight;
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, Sleep};
 
 /// A streaming HTTP body.
 pub struct Body {
-    _private: (),
+    source: Source,
+    bytes: u64,
+    bytes_max: u64,
+    forbidden_trailer: Option<fn(&http::HeaderName) -> bool>,
+    on_end: Option<Box<dyn FnOnce(BodyEnd) + Send>>,
+    stall: Option<Stall>,
+    in_flight: Option<InFlight>,
+    /// The head already said everything (HEAD, 204, 304): nobody will poll this body, and that is no abort.
+    unsent: bool,
+    /// Refuse before the first byte what a declared length already gives away.
+    refused: Option<BodyError>,
+}
+
+enum Source {
+    Empty,
+    Full(Bytes),
+    Incoming(Incoming),
+    Stream(mpsc::Receiver<Part>),
+    Ended,
+}
+
+enum Part {
+    Data(Bytes),
+    Trailers(HeaderMap),
+    Failed(BodyError),
+}
+
+/// One timer per body, armed only while nothing comes and never re-armed per frame.
+struct Stall {
+    after: Duration,
+    waiting_since: Option<Instant>,
+    sleep: Option<Pin<Box<Sleep>>>,
 }
 
 /// How a body ended.
@@ -36,29 +77,277 @@ pub enum BodyError {
     Gone,
 }
 
+/// Feeds a [`Body::stream`]. Dropping it ends the body; [`BodySender::fail`] breaks it off.
+pub struct BodySender(mpsc::Sender<Part>);
+
+impl BodySender {
+    /// Waits while the reader is slow. `Err` when nobody reads any more.
+    pub async fn send(&mut self, bytes: impl Into<Bytes>) -> Result<(), BodyError> {
+        self.0.send(Part::Data(bytes.into())).await.map_err(|_| BodyError::Gone)
+    }
+    /// Ends the body with trailers.
+    pub async fn end_with_trailers(self, trailers: HeaderMap) -> Result<(), BodyError> {
+        self.0.send(Part::Trailers(trailers)).await.map_err(|_| BodyError::Gone)
+    }
+    /// Breaks the body off, so that the reader cannot take it for complete.
+    pub async fn fail(self, error: BodyError) {
+        // A reader that left already needs no message.
+        let _ = self.0.send(Part::Failed(error)).await;
+    }
+    /// Resolves when nobody reads any more.
+    pub async fn closed(&self) {
+        self.0.closed().await;
+    }
+}
+
 impl Body {
     pub fn empty() -> Body {
-        todo!()
+        Body::new(Source::Empty)
     }
-    pub fn full(_bytes: impl Into<Bytes>) -> Body {
-        todo!()
+    pub fn full(bytes: impl Into<Bytes>) -> Body {
+        let bytes = bytes.into();
+        Body::new(if bytes.is_empty() { Source::Empty } else { Source::Full(bytes) })
     }
-    /// `hook` runs exactly once: after the last byte, at the first error, or on drop.
-    pub fn on_end(self, _hook: impl FnOnce(BodyEnd) + Send + 'static) -> Body {
-        todo!()
+    /// A body of unknown length, fed from elsewhere; at most `parts_max` unread parts wait in it.
+    pub fn stream(parts_max: usize) -> (BodySender, Body) {
+        let (sender, receiver) = mpsc::channel(parts_max.max(1));
+        (BodySender(sender), Body::new(Source::Stream(receiver)))
     }
-    pub fn limit(self, _bytes_max: u64) -> Body {
-        todo!()
+    pub(crate) fn incoming(incoming: Incoming) -> Body {
+        if incoming.is_end_stream() { Body::empty() } else { Body::new(Source::Incoming(incoming)) }
+    }
+    fn new(source: Source) -> Body {
+        Body {
+            source,
+            bytes: 0,
+            bytes_max: u64::MAX,
+            forbidden_trailer: None,
+            on_end: None,
+            stall: None,
+            in_flight: None,
+            unsent: false,
+            refused: None,
+        }
+    }
+    /// `hook` runs exactly once: after the last byte, at the first error, or on drop. Several hooks run in the order given.
+    pub fn on_end(mut self, hook: impl FnOnce(BodyEnd) + Send + 'static) -> Body {
+        self.on_end = Some(match self.on_end.take() {
+            None => Box::new(hook),
+            Some(first) => Box::new(move |end| {
+                first(end);
+                hook(end);
+            }),
+        });
+        self
+    }
+    /// The body fails with `TooLarge` at the first byte beyond; at once if its declared length is larger.
+    pub fn limit(mut self, bytes_max: u64) -> Body {
+        self.bytes_max = self.bytes_max.min(bytes_max);
+        if self.len_hint().is_some_and(|length| length > self.bytes_max) {
+            self.refused = Some(BodyError::TooLarge);
+        }
+        self
     }
     /// Refuse trailers for which `forbidden(name)`; the body then fails with `ForbiddenTrailer`.
-    pub fn guard_trailers(self, _forbidden: fn(&http::HeaderName) -> bool) -> Body {
-        todo!()
+    pub fn guard_trailers(mut self, forbidden: fn(&http::HeaderName) -> bool) -> Body {
+        self.forbidden_trailer = Some(forbidden);
+        self
+    }
+    /// The body fails with `Stalled` when its reader waited this long for one frame.
+    pub fn stall_after(mut self, after: Duration) -> Body {
+        self.stall = Some(Stall { after, waiting_since: None, sleep: None });
+        self
     }
     /// Known length, if any.
     pub fn len_hint(&self) -> Option<u64> {
-        todo!()
+        match &self.source {
+            Source::Empty | Source::Ended => Some(0),
+            Source::Full(bytes) => u64::try_from(bytes.len()).ok(),
+            Source::Incoming(incoming) => incoming.size_hint().exact(),
+            Source::Stream(_) => None,
+        }
     }
-    pub async fn read_all(self, _bytes_max: usize) -> Result<Bytes, BodyError> {
-        todo!()
+    /// The whole body in memory, at most `bytes_max` of it.
+    pub async fn read_all(self, bytes_max: usize) -> Result<Bytes, BodyError> {
+        let mut body = self.limit(u64::try_from(bytes_max).unwrap_or(u64::MAX));
+        let mut first = Bytes::new();
+        let mut all = BytesMut::new();
+        while let Some(data) = body.next_data().await? {
+            if first.is_empty() && all.is_empty() {
+                first = data;
+                continue;
+            }
+            if all.is_empty() {
+                all.extend_from_slice(&first);
+            }
+            all.extend_from_slice(&data);
+        }
+        Ok(if all.is_empty() { first } else { all.freeze() })
+    }
+    /// The next data frame; `None` at the end. Trailers are passed over.
+    pub async fn next_data(&mut self) -> Result<Option<Bytes>, BodyError> {
+        loop {
+            let frame = std::future::poll_fn(|cx| Pin::new(&mut *self).poll_frame(cx)).await;
+            match frame {
+                None => return Ok(None),
+                Some(Err(error)) => return Err(error),
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Ok(Some(data));
+                    }
+                }
+            }
+        }
+    }
+
+    pub(crate) fn keep_in_flight(&mut self, in_flight: InFlight) {
+        self.in_flight = Some(in_flight);
+    }
+    pub(crate) fn mark_unsent(&mut self) {
+        self.unsent = true;
+    }
+
+    fn finish(&mut self, end: End) {
+        self.source = Source::Ended;
+        self.in_flight = None;
+        self.stall = None;
+        if let Some(hook) = self.on_end.take() {
+            hook(BodyEnd { bytes: self.bytes, end });
+        }
+    }
+    fn fail(&mut self, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.finish(End::Failed(error));
+        Poll::Ready(Some(Err(error)))
+    }
+    fn source_is_at_end(&self) -> bool {
+        match &self.source {
+            Source::Empty | Source::Ended => true,
+            Source::Full(_) | Source::Stream(_) => false,
+            Source::Incoming(incoming) => incoming.is_end_stream(),
+        }
+    }
+    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.source {
+            Source::Empty | Source::Ended => Poll::Ready(None),
+            Source::Full(bytes) => {
+                let bytes = std::mem::take(bytes);
+                self.source = Source::Empty;
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Source::Incoming(incoming) => Poll::Ready(
+                ready!(Pin::new(incoming).poll_frame(cx)).map(|frame| frame.map_err(|error| classify(&error))),
+            ),
+            Source::Stream(receiver) => Poll::Ready(ready!(receiver.poll_recv(cx)).map(|part| match part {
+                Part::Data(bytes) => Ok(Frame::data(bytes)),
+                Part::Trailers(trailers) => Ok(Frame::trailers(trailers)),
+                Part::Failed(error) => Err(error),
+            })),
+        }
+    }
+    fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(stall) = &mut self.stall else { return Poll::Pending };
+        let since = *stall.waiting_since.get_or_insert_with(Instant::now);
+        let deadline = since + stall.after;
+        let sleep = stall.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        // The timer may be older than this wait: then it fires early, and is set anew only then.
+        while sleep.as_mut().poll(cx).is_ready() {
+            if Instant::now() >= deadline {
+                return Poll::Ready(());
+            }
+            sleep.as_mut().reset(deadline);
+        }
+        Poll::Pending
+    }
+    fn check(&self, frame: &Frame<Bytes>) -> Result<(), BodyError> {
+        if self.bytes > self.bytes_max {
+            return Err(BodyError::TooLarge);
+        }
+        match (frame.trailers_ref(), self.forbidden_trailer) {
+            (Some(trailers), Some(forbidden)) if trailers.keys().any(forbidden) => Err(BodyError::ForbiddenTrailer),
+            _ => Ok(()),
+        }
     }
 }
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let body = self.get_mut();
+        if let Some(error) = body.refused.take() {
+            return body.fail(error);
+        }
+        let Poll::Ready(next) = body.poll_source(cx) else {
+            ready!(body.poll_stall(cx));
+            return body.fail(BodyError::Stalled);
+        };
+        if let Some(stall) = &mut body.stall {
+            stall.waiting_since = None;
+        }
+        let frame = match next {
+            Some(Ok(frame)) => frame,
+            Some(Err(error)) => return body.fail(error),
+            None => {
+                body.finish(End::Complete);
+                return Poll::Ready(None);
+            }
+        };
+        if let Some(data) = frame.data_ref() {
+            body.bytes = body.bytes.saturating_add(u64::try_from(data.len()).unwrap_or(u64::MAX));
+        }
+        if let Err(error) = body.check(&frame) {
+            return body.fail(error);
+        }
+        if frame.is_trailers() || body.source_is_at_end() {
+            body.finish(End::Complete);
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+    fn is_end_stream(&self) -> bool {
+        self.refused.is_none() && self.source_is_at_end()
+    }
+    fn size_hint(&self) -> SizeHint {
+        self.len_hint().map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        if self.on_end.is_some() {
+            let complete = self.unsent || (self.refused.is_none() && self.source_is_at_end());
+            self.finish(if complete { End::Complete } else { End::Aborted });
+        }
+    }
+}
+
+impl std::fmt::Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Body").field("bytes", &self.bytes).field("length", &self.len_hint()).finish_non_exhaustive()
+    }
+}
+
+/// Why hyper's body failed, read from the errors under it: hyper does not say it itself.
+fn classify(error: &hyper::Error) -> BodyError {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = source {
+        if let Some(body) = error.downcast_ref::<BodyError>() {
+            return *body;
+        }
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            if let Some(body) = io.get_ref().and_then(|inner| inner.downcast_ref::<BodyError>()) {
+                return *body;
+            }
+            return match io.kind() {
+                std::io::ErrorKind::InvalidData | std::io::ErrorKind::InvalidInput => BodyError::Malformed,
+                std::io::ErrorKind::TimedOut => BodyError::Stalled,
+                _ => BodyError::Gone,
+            };
+        }
+        source = error.source();
+    }
+    BodyError::Gone
+}
+
+#[cfg(test)]
+mod tests;

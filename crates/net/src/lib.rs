@@ -3,11 +3,21 @@
 
 pub mod body;
 pub mod client;
+mod connection;
+pub mod flood;
+pub mod guard;
+mod head;
+mod listener;
+mod live;
 pub mod server;
 pub mod settings;
+mod socket;
+mod timer;
+mod tls;
 pub mod upstream;
+mod worker;
 
-pub use body::{Body, BodyEnd, BodyError, End};
+pub use body::{Body, BodyEnd, BodyError, BodySender, End};
 pub use server::{Connection, Refusal, Server, Service};
 
 pub type Request = http::Request<Body>;

@@ -1,9 +1,17 @@
 //! Listeners and connections: accept, TLS, HTTP/1.1 and HTTP/2, limits, timeouts, drain, certificate hot swap.
 use crate::{
-    Request, Response,
+    Request, Response, listener,
     settings::{ServerSettings, TlsIdentity},
+    tls::Acceptor,
+    worker::{Phase, Process, Worker},
 };
-use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
 
 /// One accepted connection, as the socket and the handshake prove it.
 #[derive(Debug)]
@@ -29,6 +37,7 @@ pub enum Refusal {
     HeaderTimeout,
     Handshake,
     HandshakeTimeout,
+    /// The limit is reached and newcomers wait in the backlog. Said once per wait, about the listener.
     TooManyConnections,
     Flood(&'static str),
 }
@@ -42,42 +51,99 @@ pub trait Service: Send + Sync + 'static {
     fn panicked(&self, connection: &Connection);
 }
 
-/// A running server: workers, listeners, live connections.
+/// A running server: workers, listeners, live connections. Dropping it cuts everything.
 pub struct Server {
-    _private: (),
+    process: Arc<Process>,
+    phase: watch::Sender<Phase>,
+    addresses: Vec<SocketAddr>,
+    workers: Vec<JoinHandle<usize>>,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("cannot listen on {address}")]
+    #[error("cannot listen on {address}: {source}")]
     Listen { address: SocketAddr, source: std::io::Error },
     #[error("certificate or key: {0}")]
     Tls(String),
-    #[error("cannot start a worker")]
+    #[error("cannot start a worker: {0}")]
     Worker(#[source] std::io::Error),
 }
 
 impl Server {
     /// Starts `workers` threads. `make(worker)` builds the service of each worker on that worker's thread.
     pub fn start<S: Service>(
-        _settings: ServerSettings,
-        _make: impl Fn(usize) -> S + Send + Sync + 'static,
+        settings: ServerSettings,
+        make: impl Fn(usize) -> S + Send + Sync + 'static,
     ) -> Result<Server, StartError> {
-        todo!()
+        let workers = settings.workers.max(1);
+        let bound = listener::bind(&settings.listen, workers)?;
+        let (phase, observed) = watch::channel(Phase::Running);
+        let process = Arc::new(Process {
+            tls: settings.tls.as_ref().map(Acceptor::new).transpose()?,
+            limits: settings.limits,
+            timeouts: settings.timeouts,
+            open: AtomicUsize::new(0),
+            next_id: AtomicU64::new(1),
+            phase: observed,
+        });
+        let mut server = Server { process, phase, addresses: bound.addresses, workers: Vec::with_capacity(workers) };
+        let make = Arc::new(make);
+        for (index, listeners) in bound.per_worker.into_iter().enumerate() {
+            server.spawn(index, listeners, Arc::clone(&make))?;
+        }
+        Ok(server)
     }
+
+    fn spawn<S: Service>(
+        &mut self,
+        index: usize,
+        listeners: Vec<std::net::TcpListener>,
+        make: Arc<impl Fn(usize) -> S + Send + Sync + 'static>,
+    ) -> Result<(), StartError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Worker)?;
+        let process = Arc::clone(&self.process);
+        let thread = std::thread::Builder::new()
+            .name(format!("worker-{index}"))
+            .spawn(move || runtime.block_on(async { Worker::new(make(index), process).run(listeners).await }))
+            .map_err(StartError::Worker)?;
+        self.workers.push(thread);
+        Ok(())
+    }
+
     /// The bound addresses (port 0 resolved).
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        todo!()
+        self.addresses.clone()
     }
     /// New handshakes use the new certificate; live connections go on.
-    pub fn replace_tls(&self, _identity: TlsIdentity) -> Result<(), StartError> {
-        todo!()
+    pub fn replace_tls(&self, identity: TlsIdentity) -> Result<(), StartError> {
+        match &self.process.tls {
+            Some(acceptor) => acceptor.replace(&identity),
+            None => Err(StartError::Tls("the listener was started without TLS".into())),
+        }
     }
     pub fn open_connections(&self) -> usize {
-        todo!()
+        self.process.open.load(Relaxed)
     }
     /// Stop accepting, GOAWAY / `Connection: close`, finish what is in flight within `grace`, then cut. Returns how many were cut.
-    pub fn drain(self, _grace: Duration) -> usize {
-        todo!()
+    /// Blocks the calling thread; do not call it from a worker.
+    pub fn drain(mut self, grace: Duration) -> usize {
+        self.phase.send_replace(Phase::Draining);
+        let until = Instant::now() + grace;
+        while Instant::now() < until && !self.workers.iter().all(JoinHandle::is_finished) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.stop()
+    }
+
+    fn stop(&mut self) -> usize {
+        self.phase.send_replace(Phase::Cut);
+        // A worker that panicked outside every connection cut all of its own: there is nothing left to count.
+        self.workers.drain(..).map(|worker| worker.join().unwrap_or(0)).sum()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop();
     }
 }

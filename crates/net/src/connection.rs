@@ -1,0 +1,299 @@
+//! The life of one connection: handshake, protocol, requests handed to the service one answer each, an orderly end.
+//! It never reads a body and never decides about a request that the guard let through.
+use crate::body::Body;
+use crate::guard::GuardLimits;
+use crate::live::{Cut, InFlight, Live, Refused, Waiting};
+use crate::server::{Connection, Refusal, Service};
+use crate::settings::Limits;
+use crate::socket::{Protocol, Socket, Stream};
+use crate::timer::{StreamExecutor, TokioTimer};
+use crate::worker::{Worker, catch_panic};
+use crate::{Request, Response};
+use http::{HeaderValue, Method, StatusCode, Version, header};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::net::TcpStream;
+
+/// HTTP/2 flow control: enough for one fast stream over a long path, small enough that a thousand idle clients are cheap.
+const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+const SEND_BUFFER_BYTES: usize = 256 * 1024;
+/// HTTP/2 streams reset before the service saw them, and errors we answered with resets, before the connection is closed.
+const PENDING_RESETS_MAX: usize = 20;
+const LOCAL_RESETS_MAX: usize = 256;
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// One connection and what its requests need.
+struct Session<S> {
+    worker: Arc<Worker<S>>,
+    live: Arc<Live>,
+    connection: Arc<Connection>,
+}
+
+pub(crate) async fn serve<S: Service>(
+    worker: Arc<Worker<S>>,
+    live: Arc<Live>,
+    mut connection: Connection,
+    stream: TcpStream,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "cannot set TCP_NODELAY");
+    }
+    if worker.is_draining() {
+        live.close_after_answer();
+    }
+    let Some((stream, chose_http2)) = handshake(&worker, &live, &mut connection, stream).await else { return };
+    let mut socket = Socket::new(stream, Arc::clone(&live));
+    let session = Arc::new(Session { worker, live, connection: Arc::new(connection) });
+    let protocol = if chose_http2 {
+        Protocol::Http2
+    } else {
+        match until_cut(&session.live, pin!(poll_fn(|cx| socket.poll_protocol(cx)))).await {
+            Ok(Ok(protocol)) => protocol,
+            Ok(Err(_)) => return,
+            Err(cut) => return session.note_end(cut),
+        }
+    };
+    let cut = match protocol {
+        Protocol::Nothing => Cut::None,
+        Protocol::Http1 => session.serve_http1(socket).await,
+        Protocol::Http2 => session.serve_http2(socket).await,
+    };
+    session.note_end(cut);
+}
+
+async fn handshake<S: Service>(
+    worker: &Worker<S>,
+    live: &Live,
+    connection: &mut Connection,
+    stream: TcpStream,
+) -> Option<(Stream, bool)> {
+    let Some(acceptor) = &worker.process.tls else { return Some((Stream::Plain(stream), false)) };
+    match until_cut(live, pin!(acceptor.accept(stream))).await {
+        Ok(Ok(stream)) => {
+            let (tls, chose_http2) = crate::tls::settled(&stream);
+            connection.tls = Some(tls);
+            live.wait_from_now(Waiting::Head);
+            Some((Stream::Tls(Box::new(stream)), chose_http2))
+        }
+        Ok(Err(error)) => {
+            tracing::debug!(%error, remote = %connection.remote, "TLS handshake failed");
+            worker.service.refused(Refusal::Handshake, connection);
+            None
+        }
+        Err(cut) => {
+            if cut == Cut::HandshakeTimeout {
+                worker.service.refused(Refusal::HandshakeTimeout, connection);
+            }
+            None
+        }
+    }
+}
+
+/// Runs a future until the worker's clock cuts the connection.
+async fn until_cut<F: Future>(live: &Live, mut future: Pin<&mut F>) -> Result<F::Output, Cut> {
+    let mut known = false;
+    poll_fn(|cx| {
+        keep_waker_once(live, cx, &mut known);
+        match live.cut() {
+            Cut::None => future.as_mut().poll(cx).map(Ok),
+            cut => Poll::Ready(Err(cut)),
+        }
+    })
+    .await
+}
+
+fn keep_waker_once(live: &Live, cx: &Context<'_>, known: &mut bool) {
+    if !*known {
+        live.keep_waker(cx);
+        *known = true;
+    }
+}
+
+impl<S: Service> Session<S> {
+    /// Counts what ended the connection below the service, once.
+    fn note_end(&self, cut: Cut) {
+        if let Some(refused) = self.live.take_refused() {
+            self.worker.service.refused(refused.refusal, &self.connection);
+        } else if cut == Cut::HeaderTimeout {
+            self.worker.service.refused(Refusal::HeaderTimeout, &self.connection);
+        }
+    }
+
+    async fn serve_http1(self: &Arc<Self>, mut socket: Socket) -> Cut {
+        let limits = &self.worker.process.limits;
+        socket.speak_http1(guard_limits(limits));
+        let mut builder = hyper::server::conn::http1::Builder::new();
+        // The guard judges first; these only have to be no tighter than it.
+        builder
+            .half_close(false)
+            .header_read_timeout(None)
+            .max_buf_size(limits.header_bytes_max.max(8 * 1024) + 64 * 1024);
+        if limits.header_fields_max > 100 {
+            builder.max_headers(limits.header_fields_max);
+        }
+        let session = Arc::clone(self);
+        let service = service_fn(move |request| Arc::clone(&session).answer_http1(request));
+        let mut library = pin!(builder.serve_connection(socket, service));
+        self.drive(|cx, close| {
+            if close {
+                library.as_mut().graceful_shutdown();
+            }
+            library.as_mut().poll(cx)
+        })
+        .await
+    }
+
+    async fn serve_http2(self: &Arc<Self>, mut socket: Socket) -> Cut {
+        let limits = &self.worker.process.limits;
+        socket.speak_http2();
+        let session = Arc::clone(self);
+        let executor = StreamExecutor { panicked: move || session.panicked() };
+        let mut builder = hyper::server::conn::http2::Builder::new(executor);
+        builder
+            .timer(TokioTimer)
+            .max_concurrent_streams(limits.streams_max)
+            .max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX))
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_send_buf_size(SEND_BUFFER_BYTES)
+            .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
+            .max_local_error_reset_streams(LOCAL_RESETS_MAX)
+            .keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_TIMEOUT);
+        let session = Arc::clone(self);
+        let service = service_fn(move |request| Arc::clone(&session).answer_http2(request));
+        let mut library = pin!(builder.serve_connection(socket, service));
+        let live = Arc::clone(&self.live);
+        let mut said_goaway = false;
+        self.drive(|cx, close| {
+            if (close || live.is_closing()) && !said_goaway {
+                said_goaway = true;
+                library.as_mut().graceful_shutdown();
+            }
+            library.as_mut().poll(cx)
+        })
+        .await
+    }
+
+    /// Polls the library's connection until it ends, is cut, or panics. `poll`'s second argument asks for an orderly close.
+    async fn drive(&self, mut poll: impl FnMut(&mut Context<'_>, bool) -> Poll<hyper::Result<()>>) -> Cut {
+        let mut known = false;
+        let mut library = poll_fn(|cx| {
+            keep_waker_once(&self.live, cx, &mut known);
+            let cut = self.live.cut();
+            if cut == Cut::Now {
+                return Poll::Ready((Ok(()), cut));
+            }
+            poll(cx, cut == Cut::Idle).map(|result| (result, cut))
+        });
+        match catch_panic(Pin::new(&mut library)).await {
+            Some((Ok(()), cut)) => cut,
+            Some((Err(error), cut)) => {
+                tracing::debug!(%error, remote = %self.connection.remote, "connection ended");
+                if error.is_parse() {
+                    // The guard should have said it first; the client got the library's own answer.
+                    self.live.refuse(Refused {
+                        refusal: Refusal::Malformed("refused by the HTTP library"),
+                        status: 400,
+                        reason: "malformed",
+                    });
+                }
+                cut
+            }
+            None => {
+                self.panicked();
+                Cut::Now
+            }
+        }
+    }
+
+    fn panicked(&self) {
+        self.live.close_after_answer();
+        self.live.wake();
+        self.worker.service.panicked(&self.connection);
+    }
+
+    async fn answer_http1(self: Arc<Self>, request: http::Request<Incoming>) -> Result<Response, Infallible> {
+        let in_flight = InFlight::admitted(Arc::clone(&self.live));
+        let method_is_head = request.method() == Method::HEAD;
+        let mut response = match self.refusal_in_place_of(&request) {
+            Some(refused) => {
+                self.worker.service.refused(refused.refusal, &self.connection);
+                problem(refused.status, refused.reason)
+            }
+            None => {
+                let response = self.ask(request.map(Body::incoming)).await;
+                if self.live.is_body_broken() {
+                    problem(400, "the framing of the request body is broken")
+                } else {
+                    response
+                }
+            }
+        };
+        if self.live.is_closing() {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        settle(&mut response, method_is_head, in_flight);
+        Ok(response)
+    }
+
+    async fn answer_http2(self: Arc<Self>, request: http::Request<Incoming>) -> Result<Response, Infallible> {
+        let in_flight = InFlight::begin(Arc::clone(&self.live));
+        let method_is_head = request.method() == Method::HEAD;
+        let stall = self.worker.process.timeouts.body_stall;
+        let mut response = self.ask(request.map(|body| Body::incoming(body).stall_after(stall))).await;
+        settle(&mut response, method_is_head, in_flight);
+        Ok(response)
+    }
+
+    /// The marker that the guard put in the place of a refused head (see `Socket`).
+    fn refusal_in_place_of(&self, request: &http::Request<Incoming>) -> Option<Refused> {
+        let is_marker = request.version() == Version::HTTP_11 && !request.headers().contains_key(header::HOST);
+        if is_marker { self.live.take_refused() } else { None }
+    }
+
+    async fn ask(&self, request: Request) -> Response {
+        match catch_panic(pin!(self.worker.service.call(request, &self.connection))).await {
+            Some(response) => response,
+            None => {
+                self.panicked();
+                problem(500, "an internal error; the connection is closed")
+            }
+        }
+    }
+}
+
+fn settle(response: &mut Response, method_is_head: bool, in_flight: InFlight) {
+    let bodiless = matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let body = response.body_mut();
+    if method_is_head || bodiless {
+        body.mark_unsent();
+    }
+    body.keep_in_flight(in_flight);
+}
+
+fn guard_limits(limits: &Limits) -> GuardLimits {
+    GuardLimits { header_bytes_max: limits.header_bytes_max, header_fields_max: limits.header_fields_max }
+}
+
+/// RFC 9457. `reason` is one of our fixed texts, so it needs no escaping.
+fn problem(status: u16, reason: &'static str) -> Response {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
+    let title = status.canonical_reason().unwrap_or("Refused");
+    let body = format!(
+        r#"{{"type":"about:blank","title":"{title}","status":{},"detail":"the request was refused: {reason}"}}"#,
+        status.as_u16()
+    );
+    let mut response = Response::new(Body::full(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    response
+}

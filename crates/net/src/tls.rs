@@ -1,0 +1,68 @@
+//! TLS towards clients: 1.2 and 1.3, X25519MLKEM768 preferred, ALPN, session tickets, a certificate that can be replaced while
+//! running. It asks for no client certificate and never renegotiates (rustls cannot).
+use crate::server::{StartError, Tls};
+use crate::settings::TlsIdentity;
+use arc_swap::ArcSwap;
+use rustls::ServerConfig;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls::server::ProducesTickets;
+use std::sync::Arc;
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+/// The configuration new handshakes use. Ticket keys outlive a change of certificate, so that sessions resume across it.
+pub(crate) struct Acceptor {
+    config: ArcSwap<ServerConfig>,
+    tickets: Arc<dyn ProducesTickets>,
+}
+
+impl Acceptor {
+    pub(crate) fn new(identity: &TlsIdentity) -> Result<Acceptor, StartError> {
+        let tickets = aws_lc_rs::Ticketer::new().map_err(|error| StartError::Tls(error.to_string()))?;
+        let config = configure(identity, Arc::clone(&tickets))?;
+        Ok(Acceptor { config: ArcSwap::from_pointee(config), tickets })
+    }
+    pub(crate) fn replace(&self, identity: &TlsIdentity) -> Result<(), StartError> {
+        self.config.store(Arc::new(configure(identity, Arc::clone(&self.tickets))?));
+        Ok(())
+    }
+    pub(crate) async fn accept(&self, stream: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
+        TlsAcceptor::from(self.config.load_full()).accept(stream).await
+    }
+}
+
+/// What the handshake settled, and whether it chose HTTP/2.
+pub(crate) fn settled(stream: &TlsStream<TcpStream>) -> (Tls, bool) {
+    let (_, session) = stream.get_ref();
+    let version = match session.protocol_version() {
+        Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
+        Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
+        _ => "unknown",
+    };
+    let tls = Tls { version, server_name: session.server_name().map(str::to_owned) };
+    (tls, session.alpn_protocol() == Some(b"h2"))
+}
+
+fn configure(identity: &TlsIdentity, tickets: Arc<dyn ProducesTickets>) -> Result<ServerConfig, StartError> {
+    let wrong = |what: &str, why: String| StartError::Tls(format!("{what}: {why}"));
+    let chain = CertificateDer::pem_slice_iter(&identity.certificate_pem)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| wrong("the certificate is no PEM", error.to_string()))?;
+    if chain.is_empty() {
+        return Err(StartError::Tls("the certificate file holds no certificate".into()));
+    }
+    let key = PrivateKeyDer::from_pem_slice(&identity.key_pem)
+        .map_err(|error| wrong("the key is no PEM private key", error.to_string()))?;
+    let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        .map_err(|error| StartError::Tls(error.to_string()))?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map_err(|error| wrong("certificate and key do not fit", error.to_string()))?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.ticketer = tickets;
+    // One ticket per full handshake: browsers use one, and each costs an encryption and 200 bytes.
+    config.send_tls13_tickets = 1;
+    Ok(config)
+}
