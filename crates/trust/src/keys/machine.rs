@@ -105,6 +105,16 @@ impl Machine {
         self.ring.killed()
     }
 
+    /// Unix seconds and etag of the last good answer, for keeping.
+    pub fn last_good(&self) -> Option<(i64, Option<&str>)> {
+        self.good.as_ref().map(|good| (good.at_unix_s, good.etag.as_deref()))
+    }
+
+    /// Did the last fetch fail?
+    pub fn is_failing(&self) -> bool {
+        self.failures > 0
+    }
+
     /// Takes one event. Total: no order of events is wrong.
     pub fn handle(&mut self, now: Now, event: Event<'_>) -> Effects {
         let mut effects = Effects::default();
