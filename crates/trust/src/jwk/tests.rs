@@ -38,7 +38,8 @@ fn check_left_out(odd: Value, why: &'static str) {
 }
 
 fn check_taken(key: Value, algorithms: &[Algorithm]) {
-    let (set, left_out) = KeySet::parse(&jwks(std::slice::from_ref(&key))).unwrap_or_else(|error| panic!("{key}: {error}"));
+    let (set, left_out) =
+        KeySet::parse(&jwks(std::slice::from_ref(&key))).unwrap_or_else(|error| panic!("{key}: {error}"));
     assert_eq!(left_out, []);
     assert_eq!(set.keys()[0].algorithms(), algorithms, "{key}");
 }
