@@ -1,5 +1,16 @@
 //! What we know of an issuer before its first token: its identifier(s), audience, algorithms, and where it puts groups,
 //! roles and the stable id. Presets write down the dialects of the field (Entra, Okta, Auth0, Cognito, Keycloak, …).
+//!
+//! Nothing here fetches anything or believes a token; [`crate::token`] does the judging.
+mod check;
+mod dialect;
+#[cfg(test)]
+mod tests;
+mod url;
+
+pub(crate) use check::API_SERVER_AUDIENCES;
+pub(crate) use dialect::{Dialect, Source};
+
 use crate::jwk::Algorithm;
 use std::sync::Arc;
 
@@ -18,6 +29,40 @@ pub enum Preset {
     Generic,
 }
 
+impl Preset {
+    pub const ALL: [Preset; 9] = [
+        Preset::Entra,
+        Preset::Okta,
+        Preset::Auth0,
+        Preset::Cognito,
+        Preset::Keycloak,
+        Preset::Google,
+        Preset::GithubActions,
+        Preset::Kubernetes,
+        Preset::Generic,
+    ];
+
+    /// The name the platform file uses after `preset:`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Preset::Entra => "entra",
+            Preset::Okta => "okta",
+            Preset::Auth0 => "auth0",
+            Preset::Cognito => "cognito",
+            Preset::Keycloak => "keycloak",
+            Preset::Google => "google",
+            Preset::GithubActions => "github-actions",
+            Preset::Kubernetes => "kubernetes",
+            Preset::Generic => "generic",
+        }
+    }
+}
+
+/// Clock leeway of an issuer that says nothing else, in seconds: hosts 45 s apart still understand each other.
+pub const LEEWAY_DEFAULT_S: i64 = 60;
+/// Largest leeway that may be configured, in seconds.
+pub const LEEWAY_MAX_S: i64 = 120;
+
 /// One configured issuer, as data. `Profile::new` checks it and fills what the preset knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -27,24 +72,56 @@ pub struct Settings {
     pub issuer: Option<String>,
     /// Entra: tenant id, or `organizations`/`common` together with `tenants`.
     pub tenant: Option<String>,
+    /// Whose tokens we take where one issuer serves everybody. Entra with `common` or `organizations`: tenant ids,
+    /// required. GitHub Actions: numeric `repository_owner_id`s. Google: Workspace domains (`hd`; shuts out service
+    /// accounts, which have none).
     pub tenants: Vec<String>,
     /// Cognito: region and pool, e.g. `eu-west-1_AbCdEf`.
     pub pool: Option<String>,
     pub audience: Vec<String>,
-    /// Cognito and others without `aud`: allowed `client_id`s.
+    /// Allowed OAuth clients (`azp`, `client_id`, …). Cognito needs it, its access tokens have no `aud`; for any other
+    /// issuer it narrows further when not empty.
     pub clients: Vec<String>,
+    /// Empty: what the preset's issuer is known to use.
     pub algorithms: Vec<Algorithm>,
     /// Claim paths by meaning: `groups`, `roles`, `scopes`, `id`, `client`. A path is split at `.` unless it names a
     /// top-level claim as a whole (Auth0 URLs, Keycloak client ids: `["a.b","roles"]` form).
+    ///
+    /// A path written here is also a promise that the issuer fills it: when the claim is missing, the set is empty.
+    /// A path that only the preset knows promises nothing: when the claim is missing, the set is unknown.
     pub claims: ClaimPaths,
     /// Client ids whose tokens are an agent's (RFC 8693 `act` is understood without this).
     pub agents: Vec<String>,
+    /// Tolerance for `exp`, `nbf` and `iat`, in seconds; 60 unless set, 120 at most.
     pub leeway_s: i64,
     /// Where keys come from when discovery is not wanted (Kubernetes, air-gapped): a JWKS URL or a file, else discovery.
     pub jwks_uri: Option<String>,
     pub jwks_file: Option<std::path::PathBuf>,
     /// Accept `typ: JWT` besides `at+jwt`. Generic issuers that follow RFC 9068 can turn it off.
     pub accept_typ_jwt: bool,
+}
+
+impl Default for Settings {
+    /// A generic issuer without name, identifier and audience: fill these three.
+    fn default() -> Settings {
+        Settings {
+            name: Arc::from(""),
+            preset: Preset::Generic,
+            issuer: None,
+            tenant: None,
+            tenants: Vec::new(),
+            pool: None,
+            audience: Vec::new(),
+            clients: Vec::new(),
+            algorithms: Vec::new(),
+            claims: ClaimPaths::default(),
+            agents: Vec::new(),
+            leeway_s: LEEWAY_DEFAULT_S,
+            jwks_uri: None,
+            jwks_file: None,
+            accept_typ_jwt: true,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -56,6 +133,7 @@ pub struct ClaimPaths {
     pub client: Option<Vec<String>>,
 }
 
+/// One thing wrong with an issuer's settings: the key, what is wrong, and what to write instead.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SettingsError {
     #[error("{field}: {problem}")]
@@ -66,29 +144,81 @@ pub enum SettingsError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Profile {
     settings: Settings,
+    /// Every `iss` we accept, exact strings.
+    issuers: Vec<String>,
 }
 
 impl Profile {
-    /// Every problem at once.
-    pub fn new(_settings: Settings) -> Result<Profile, Vec<SettingsError>> {
-        todo!()
+    /// Every problem at once. The kept settings have tenant ids in lower case and the algorithms filled in.
+    pub fn new(settings: Settings) -> Result<Profile, Vec<SettingsError>> {
+        let settings = check::normalised(settings);
+        let problems = check::problems(&settings);
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let issuers = dialect::issuers(&settings);
+        Ok(Profile { settings, issuers })
     }
+
     pub fn name(&self) -> &Arc<str> {
         &self.settings.name
     }
+
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
-    /// The issuer URL to discover keys at (`<this>/.well-known/openid-configuration`).
+
+    /// Every `iss` this issuer's tokens may carry, exact strings.
+    pub fn issuers(&self) -> &[String] {
+        &self.issuers
+    }
+
+    pub fn algorithms(&self) -> &[Algorithm] {
+        &self.settings.algorithms
+    }
+
+    pub(crate) fn dialect(&self) -> &'static Dialect {
+        dialect::of(self.settings.preset)
+    }
+
+    /// Entra `common` or `organizations`: one key set for every tenant in the world.
+    pub fn is_multi_tenant(&self) -> bool {
+        self.settings.preset == Preset::Entra
+            && matches!(self.settings.tenant.as_deref(), Some("common" | "organizations"))
+    }
+
+    /// The issuer URL to discover keys at (`<this>/.well-known/openid-configuration`), OpenID Connect Discovery §4:
+    /// the whole URL of the document.
     pub fn discovery_url(&self) -> String {
-        todo!()
+        let base = match (self.settings.preset, &self.settings.issuer, &self.settings.tenant) {
+            (Preset::Entra, None, Some(tenant)) => dialect::entra_v2(tenant),
+            _ => self.issuers.first().cloned().unwrap_or_default(),
+        };
+        format!("{}/.well-known/openid-configuration", base.strip_suffix('/').unwrap_or(&base))
     }
+
     /// What the discovery document's `issuer` must be (Entra `common` answers with a literal `{tenantid}`).
-    pub fn accepts_discovered_issuer(&self, _issuer: &str) -> bool {
-        todo!()
+    pub fn accepts_discovered_issuer(&self, issuer: &str) -> bool {
+        if self.is_multi_tenant() {
+            return issuer == dialect::entra_v2("{tenantid}");
+        }
+        // The first form is the one discovery is asked at (Entra v2; Google with its scheme).
+        self.issuers.first().is_some_and(|expected| expected == issuer)
     }
+
     /// Is `iss` of a token ours? Exact strings; Entra: v1 and v2 forms of the configured tenants.
-    pub fn accepts_iss(&self, _iss: &str) -> bool {
-        todo!()
+    pub fn accepts_iss(&self, iss: &str) -> bool {
+        self.issuers.iter().any(|ours| ours == iss)
+    }
+
+    /// `iss` is well-formed Entra and signed with the keys we hold, but of a tenant that is not in `tenants`: with
+    /// `common` that is any Microsoft customer in the world.
+    pub fn is_foreign_tenant(&self, iss: &str) -> bool {
+        self.is_multi_tenant() && !self.accepts_iss(iss) && dialect::entra_tenant_of(iss).is_some()
+    }
+
+    /// Why an `iss` that we do not accept looks almost like one that we do; for operators only.
+    pub fn near_miss(&self, iss: &str) -> Option<String> {
+        dialect::near_miss(self, iss)
     }
 }
