@@ -1,2 +1,46 @@
-//! placeholder
-fn main() {}
+//! The `countersign` binary: parses the command line, runs one command, ends with its exit code. Nothing is decided here.
+use clap::Parser as _;
+use countersign::cli::{Cli, Command};
+use countersign::commands::{check, rules, schema, test};
+use countersign::config::Disk;
+use countersign::exit::Exit;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match dispatch(&cli.command) {
+        Ok(exit) => exit.into(),
+        // A reader that closed the pipe (`| head`) has seen what it wanted.
+        Err(error) if is_closed_pipe(&error) => Exit::Good.into(),
+        Err(error) => {
+            let _ = writeln!(anstream::stderr(), "\x1b[1;31merror\x1b[0m: {error:#}");
+            Exit::Unreachable.into()
+        }
+    }
+}
+
+fn dispatch(command: &Command) -> anyhow::Result<Exit> {
+    let out = &mut anstream::stdout().lock();
+    Ok(match command {
+        Command::Check(args) => check::run(args, &Disk, out)?,
+        Command::Test(args) => test::run(args, &Disk, out)?,
+        Command::Rules(args) => rules::run(args, &Disk, out)?,
+        Command::Schema(args) => schema::run(args, out)?,
+        Command::Completions(args) => schema::completions(args, out)?,
+        Command::Dev(_)
+        | Command::Run(_)
+        | Command::Why(_)
+        | Command::Token(_)
+        | Command::Keys(_)
+        | Command::Audit(_) => anyhow::bail!("this command is not part of this build"),
+    })
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    let io = error.downcast_ref::<std::io::Error>();
+    io.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}

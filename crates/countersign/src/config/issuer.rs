@@ -1,0 +1,156 @@
+//! From `issuers:` to checked profiles. What each provider needs is known by `trust::issuer`; here its problems are only
+//! given their place in the file.
+use super::decode::{At, OneOrMany};
+use super::numbers::{MINUTE, SECOND, interval};
+use super::platform::{AlgorithmWord, IssuerSection, PlatformFile, PresetWord};
+use super::problem::Span;
+use super::settings::Context;
+use super::yaml::{Key, Node};
+use std::sync::Arc;
+use std::time::Duration;
+use trust::issuer::{ClaimPaths, Preset, Profile, Settings, SettingsError};
+use trust::jwk::{Algorithm, KeySet};
+
+const ISSUERS_MAX: usize = 64;
+
+pub fn profiles(file: &PlatformFile, context: &mut Context<'_, '_>) -> Vec<Arc<Profile>> {
+    let Some(named) = &file.issuers else { return Vec::new() };
+    if let Some((key, ..)) = named.0.get(ISSUERS_MAX) {
+        context.to.report(key.at, format!("more than {ISSUERS_MAX} issuers"), "remove those that are not used");
+    }
+    named.0.iter().filter_map(|(key, section, node)| profile(key, section, node, context)).collect()
+}
+
+fn profile(key: &Key, section: &IssuerSection, node: &Node, context: &mut Context<'_, '_>) -> Option<Arc<Profile>> {
+    let problems_before = context.to.problems.len();
+    check_name(key, context);
+    let settings = settings(key, section, context);
+    if let Some(file) = &section.jwks_file {
+        check_keys(file, context);
+    }
+    // A field that could not be read is already reported; judging its absence too would only confuse.
+    if context.to.problems.len() > problems_before || has_broken_field(section, node) {
+        return None;
+    }
+    match Profile::new(settings) {
+        Ok(profile) => Some(Arc::new(profile)),
+        Err(errors) => {
+            for SettingsError::Field { field, problem, fix } in errors {
+                let at = find(node, field).unwrap_or(key.at);
+                context.to.report(at, format!("issuer `{}`, `{field}`: {problem}", key.text), fix);
+            }
+            None
+        }
+    }
+}
+
+/// The name stands in every subject before a `|`, in metrics and in records.
+fn check_name(key: &Key, context: &mut Context<'_, '_>) {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.');
+    if key.text.is_empty() || key.text.len() > 32 || !key.text.bytes().all(allowed) {
+        let fix = "use 1 to 32 of `a-z 0-9 - _ .`; it becomes part of every subject (`name|id`)";
+        context.to.report(key.at, format!("`{}` is no issuer name", key.text), fix);
+    }
+}
+
+/// A key stands in the file, but its value could not be decoded.
+fn has_broken_field(section: &IssuerSection, node: &Node) -> bool {
+    let decoded = [
+        ("preset", section.preset.is_some()),
+        ("issuer", section.issuer.is_some()),
+        ("tenant", section.tenant.is_some()),
+        ("tenants", section.tenants.is_some()),
+        ("pool", section.pool.is_some()),
+        ("audience", section.audience.is_some()),
+        ("clients", section.clients.is_some()),
+        ("algorithms", section.algorithms.is_some()),
+        ("claims", section.claims.is_some()),
+        ("agents", section.agents.is_some()),
+        ("leeway", section.leeway.is_some()),
+        ("jwks_uri", section.jwks_uri.is_some()),
+        ("jwks_file", section.jwks_file.is_some()),
+        ("accept_typ_jwt", section.accept_typ_jwt.is_some()),
+    ];
+    decoded.iter().any(|(key, good)| !good && node.get(key).is_some())
+}
+
+fn settings(key: &Key, section: &IssuerSection, context: &mut Context<'_, '_>) -> Settings {
+    let text = |field: &Option<At<String>>| field.as_ref().map(|at| at.value.clone());
+    let leeway = interval(section.leeway.as_ref(), 30 * SECOND, Duration::ZERO..=2 * MINUTE, &mut context.to);
+    let claims = section.claims.clone().unwrap_or_default();
+    let path = |field: Option<At<super::platform::ClaimPath>>| field.map(|at| at.value.0);
+    Settings {
+        name: key.text.as_str().into(),
+        preset: preset(section.preset.as_ref().map(|at| at.value)),
+        issuer: text(&section.issuer),
+        tenant: text(&section.tenant),
+        tenants: texts(section.tenants.as_ref()),
+        pool: text(&section.pool),
+        audience: texts(section.audience.as_ref()),
+        clients: texts(section.clients.as_ref()),
+        algorithms: algorithms(section.algorithms.as_ref()),
+        claims: ClaimPaths {
+            id: path(claims.id),
+            groups: path(claims.groups),
+            roles: path(claims.roles),
+            scopes: path(claims.scopes),
+            client: path(claims.client),
+        },
+        agents: texts(section.agents.as_ref()),
+        leeway_s: i64::try_from(leeway.as_secs()).unwrap_or(i64::MAX),
+        jwks_uri: text(&section.jwks_uri),
+        jwks_file: section.jwks_file.as_ref().map(|at| context.path(&at.value)),
+        accept_typ_jwt: section.accept_typ_jwt.as_ref().is_none_or(|at| at.value),
+    }
+}
+
+fn texts(field: Option<&OneOrMany<At<String>>>) -> Vec<String> {
+    field.map(|many| many.0.iter().map(|at| at.value.clone()).collect()).unwrap_or_default()
+}
+
+fn preset(word: Option<PresetWord>) -> Preset {
+    match word {
+        Some(PresetWord::Entra) => Preset::Entra,
+        Some(PresetWord::Okta) => Preset::Okta,
+        Some(PresetWord::Auth0) => Preset::Auth0,
+        Some(PresetWord::Cognito) => Preset::Cognito,
+        Some(PresetWord::Keycloak) => Preset::Keycloak,
+        Some(PresetWord::Google) => Preset::Google,
+        Some(PresetWord::GithubActions) => Preset::GithubActions,
+        Some(PresetWord::Kubernetes) => Preset::Kubernetes,
+        Some(PresetWord::Generic) | None => Preset::Generic,
+    }
+}
+
+fn algorithms(field: Option<&OneOrMany<At<AlgorithmWord>>>) -> Vec<Algorithm> {
+    let one = |word: AlgorithmWord| match word {
+        AlgorithmWord::Es256 => Algorithm::Es256,
+        AlgorithmWord::Es384 => Algorithm::Es384,
+        AlgorithmWord::Es512 => Algorithm::Es512,
+        AlgorithmWord::Rs256 => Algorithm::Rs256,
+        AlgorithmWord::Rs384 => Algorithm::Rs384,
+        AlgorithmWord::Rs512 => Algorithm::Rs512,
+        AlgorithmWord::Ps256 => Algorithm::Ps256,
+        AlgorithmWord::Ps384 => Algorithm::Ps384,
+        AlgorithmWord::Ps512 => Algorithm::Ps512,
+        AlgorithmWord::EdDsa => Algorithm::EdDsa,
+    };
+    field.map(|many| many.0.iter().map(|at| one(at.value)).collect()).unwrap_or_default()
+}
+
+fn check_keys(file: &At<String>, context: &mut Context<'_, '_>) {
+    let Some(bytes) = context.read(file, false) else { return };
+    if let Err(error) = KeySet::parse(&bytes) {
+        let what = format!("`{}` is no usable key set: {error}", file.value);
+        context.to.report(file.at, what, "put the issuer's JWK Set there: what its `jwks_uri` answers");
+    }
+}
+
+/// The place of `claims.groups` or `audience` within an issuer.
+fn find(node: &Node, field: &str) -> Option<Span> {
+    let mut here = node;
+    for part in field.split('.') {
+        here = here.get(part)?;
+    }
+    Some(here.at)
+}

@@ -1,0 +1,305 @@
+//! The platform file (`countersign.yaml`) as its authors write it. These structs are the documentation: the decoder, the
+//! JSON Schema and the reference page come from them. Defaults and limits are applied in `build`.
+use super::decode::{At, ByteSize, Decode, Decoder, Interval, Named, Needed, OneOrMany, section, words};
+use super::yaml::{Node, Value};
+
+const LATER: &str = "not available in this version; remove it (access tokens from `issuers` work)";
+
+section! {
+    /// The platform team's file: who we are, whose tokens we accept, where we listen, where records go.
+    PlatformFile as "the platform file" hints [
+        ("sign_in", LATER), ("passkeys", LATER), ("sessions", LATER),
+        ("nats", "the NATS gateway is not available in this version; remove it"),
+        ("store", "a control-plane store is not available in this version; remove it (state lives under `state`)"),
+        ("control", "a separate control plane is not available in this version; remove it"),
+        ("listen", "it belongs under `edge:`"),
+        ("tls", "it belongs under `edge:`"),
+        ("issuer", "did you mean `issuers`? It maps a name of your choice to each issuer"),
+        ("routes", "routes are written per service: `expose:` in a file of `services`"),
+        ("rules", "rules are written per service, in a file of `services`"),
+    ] {
+        /// Format of this file. Always 1.
+        version: Needed<At<u64>>,
+        /// Your SPIFFE trust domain, 1 to 255 of `a-z 0-9 . _ -`, e.g. `acme.example`. It is the audience of every Txn-Token.
+        trust_domain: Needed<At<String>>,
+        /// OpenID providers whose access tokens are accepted, each under a name of your choice (at most 64). The name becomes part of every subject (`name|id`): do not change it later.
+        issuers: Option<Named<IssuerSection>>,
+        /// Where requests arrive.
+        edge: Needed<EdgeSection>,
+        /// Metrics and health checks.
+        admin: Option<AdminSection>,
+        /// The audit record: one line per decision.
+        audit: Option<AuditSection>,
+        /// The service files: one glob or a list of them, relative to this file, e.g. `services/*.yaml`. `*` matches within one name.
+        services: Needed<OneOrMany<At<String>>>,
+        /// What is written to standard error.
+        log: Option<LogSection>,
+        /// Folder for what must survive a restart and for the operator's socket. Default `/var/lib/countersign`.
+        state: Option<At<String>>,
+    }
+}
+
+words! {
+    /// Dialects of the field.
+    PresetWord {
+        Entra = "entra",
+        Okta = "okta",
+        Auth0 = "auth0",
+        Cognito = "cognito",
+        Keycloak = "keycloak",
+        Google = "google",
+        GithubActions = "github-actions",
+        Kubernetes = "kubernetes",
+        Generic = "generic",
+    }
+}
+
+words! {
+    /// Signature algorithms that may be accepted.
+    AlgorithmWord {
+        Es256 = "ES256",
+        Es384 = "ES384",
+        Es512 = "ES512",
+        Rs256 = "RS256",
+        Rs384 = "RS384",
+        Rs512 = "RS512",
+        Ps256 = "PS256",
+        Ps384 = "PS384",
+        Ps512 = "PS512",
+        EdDsa = "EdDSA",
+    }
+}
+
+section! {
+    /// One issuer.
+    IssuerSection as "an issuer" hints [
+        ("client_secret", "only access tokens are checked here; no client secret is needed. Remove it"),
+        ("client_id", "did you mean `clients` (allowed client ids) or `audience` (who the token is for)?"),
+        ("url", "did you mean `issuer`?"),
+        ("jwks_url", "did you mean `jwks_uri`?"),
+        ("aud", "did you mean `audience`?"),
+        ("groups", "it belongs under `claims:`"),
+    ] {
+        /// What is known about this provider in advance. Default `generic`.
+        preset: Option<At<PresetWord>>,
+        /// The issuer identifier (`iss`), an https URL, exactly as the tokens carry it. May be left out where the preset derives it (entra, cognito, google, github-actions).
+        issuer: Option<At<String>>,
+        /// Entra: tenant id, or `organizations`/`common` together with `tenants`.
+        tenant: Option<At<String>>,
+        /// Entra with `organizations` or `common`: the tenants that are let in.
+        tenants: Option<OneOrMany<At<String>>>,
+        /// Cognito: the user pool, e.g. `eu-west-1_AbCdEf`.
+        pool: Option<At<String>>,
+        /// Values of `aud` that are ours; a token needs one of them. Required, except for Cognito, where `clients` takes its place.
+        audience: Option<OneOrMany<At<String>>>,
+        /// Client ids that may call. Absent: any client of this issuer.
+        clients: Option<OneOrMany<At<String>>>,
+        /// Signature algorithms. Default: what the preset uses. Never `none`, never HMAC.
+        algorithms: Option<OneOrMany<At<AlgorithmWord>>>,
+        /// Where this issuer writes groups, roles, scopes, the stable id and the client id.
+        claims: Option<ClaimsSection>,
+        /// Client ids whose tokens are an agent's.
+        agents: Option<OneOrMany<At<String>>>,
+        /// Clock difference that is forgiven. Default `30s`, at most `2m`.
+        leeway: Option<At<Interval>>,
+        /// Where the keys are, when discovery is not wanted.
+        jwks_uri: Option<At<String>>,
+        /// A file with the keys (JWK Set), relative to this file; read again when it changes.
+        jwks_file: Option<At<String>>,
+        /// Accept `typ: JWT` besides `at+jwt`. Default: what the preset needs.
+        accept_typ_jwt: Option<At<bool>>,
+    }
+}
+
+/// Names from the top of the token down to a claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimPath(pub Vec<String>);
+
+impl Decode for ClaimPath {
+    fn decode(node: &Node, to: &mut Decoder<'_>) -> Option<Self> {
+        let names = match node.value {
+            Value::List(_) => OneOrMany::<String>::decode(node, to)?.0,
+            // Auth0 demands URLs as claim names; their dots separate nothing.
+            _ => match String::decode(node, to)? {
+                url if url.contains("://") => vec![url],
+                dotted => dotted.split('.').map(str::to_owned).collect(),
+            },
+        };
+        if names.iter().any(String::is_empty) || names.len() > 8 {
+            to.report(node.at, "not a claim path", "write names joined by dots, e.g. `realm_access.roles`; at most 8");
+            return None;
+        }
+        Some(ClaimPath(names))
+    }
+}
+
+impl schemars::JsonSchema for ClaimPath {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "ClaimPath".into()
+    }
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        generator.subschema_for::<OneOrMany<String>>()
+    }
+}
+
+section! {
+    /// Claim paths. A text is split at dots (`realm_access.roles`), a URL is one name; a list gives the names one by one (`[resource_access, my.client, roles]`).
+    ClaimsSection as "`claims`" hints [
+        ("subject", "did you mean `id`? It names the claim with the stable id"),
+        ("sub", "did you mean `id`? It names the claim with the stable id"),
+        ("email", "an e-mail address is never an identity here; name the stable id under `id`"),
+    ] {
+        /// The stable id of a person or program. Never an e-mail address.
+        id: Option<At<ClaimPath>>,
+        /// Groups.
+        groups: Option<At<ClaimPath>>,
+        /// Roles.
+        roles: Option<At<ClaimPath>>,
+        /// Scopes.
+        scopes: Option<At<ClaimPath>>,
+        /// The client the token was issued to.
+        client: Option<At<ClaimPath>>,
+    }
+}
+
+section! {
+    /// Where requests arrive.
+    EdgeSection as "`edge`" hints [
+        ("port", "did you mean `listen`? Write address and port: `listen: 0.0.0.0:443`"),
+        ("address", "did you mean `listen`?"),
+        ("certificate", "it belongs under `tls:`"),
+        ("key", "it belongs under `tls:`"),
+        ("trusted_proxies", "not available in this version: forwarding headers of the client are always dropped"),
+    ] {
+        /// One address or a list, `ip:port`, e.g. `0.0.0.0:443`, `[::]:443`. Changing it needs a restart.
+        listen: Needed<OneOrMany<At<String>>>,
+        /// Certificate and key. Absent: plain HTTP, for use behind something that ends TLS.
+        tls: Option<TlsSection>,
+        /// Limits of one connection and of the process.
+        limits: Option<EdgeLimits>,
+        /// How long a client may take.
+        timeouts: Option<EdgeTimeouts>,
+        /// Worker threads. Default: one per core; 1 to 1024. Changing it needs a restart.
+        workers: Option<At<u64>>,
+    }
+}
+
+section! {
+    /// A certificate and its key.
+    TlsSection as "`tls`" hints [
+        ("cert", "did you mean `certificate`?"),
+        ("cert_file", "did you mean `certificate`?"),
+        ("key_file", "did you mean `key`?"),
+        ("private_key", "did you mean `key`?"),
+    ] {
+        /// PEM file with the chain, leaf first. Replaced without a restart when the file changes.
+        certificate: Needed<At<String>>,
+        /// PEM file with the key (PKCS#8, PKCS#1 or SEC1). Must not be readable by everybody.
+        key: Needed<At<String>>,
+    }
+}
+
+section! {
+    /// Limits. Beyond them the client gets 431, 413 or 503, or waits in the backlog.
+    EdgeLimits as "`limits`" hints [("body", "the body limit is per service: `limits: { body: … }` in its file")] {
+        /// Request line and header fields together. Default `32KiB`; `1KiB` to `1MiB`.
+        header: Option<At<ByteSize>>,
+        /// Number of header fields. Default 100; 10 to 1000.
+        header_fields: Option<At<u64>>,
+        /// Open connections of the process. Default 20000; 1 to 1000000.
+        connections: Option<At<u64>>,
+        /// HTTP/2: concurrent streams of one connection. Default 128; 1 to 1000.
+        streams: Option<At<u64>>,
+    }
+}
+
+section! {
+    /// How long a client may take.
+    EdgeTimeouts as "`timeouts`" hints [
+        ("request", "it is per service: `limits: { request_timeout: … }` in its file"),
+        ("connect", "it is per service: `upstream: { connect_timeout: … }` in its file"),
+    ] {
+        /// The TLS handshake. Default `10s`; `1s` to `2m`.
+        handshake: Option<At<Interval>>,
+        /// From the first byte to the whole head of a request. Default `15s`; `1s` to `2m`.
+        header: Option<At<Interval>>,
+        /// A connection without a request. Default `75s`; `1s` to `1h`.
+        idle: Option<At<Interval>>,
+        /// A body of which no byte moves. Default `60s`; `1s` to `1h`.
+        body_stall: Option<At<Interval>>,
+        /// What is in flight may finish for this long after SIGTERM. Default `30s`; `0s` to `1h`.
+        drain: Option<At<Interval>>,
+    }
+}
+
+section! {
+    /// Metrics and health checks: `/metrics`, `/healthz`, `/readyz`. No secret is served there; keep it off the internet all the same.
+    AdminSection as "`admin`" {
+        /// `ip:port`. Default `127.0.0.1:9901`.
+        listen: Option<At<String>>,
+    }
+}
+
+words! {
+    /// What to do with a request that cannot be recorded.
+    OnFailureWord {
+        Refuse = "refuse",
+        Count = "count",
+    }
+}
+
+section! {
+    /// The audit record.
+    AuditSection as "`audit`" hints [("path", "did you mean `file`?"), ("dir", "did you mean `file`?")] {
+        /// NDJSON file, relative to this file. Default `audit.ndjson` under `state`.
+        file: Option<At<String>>,
+        /// When records are forced to disk: `batch` (each written batch, before the next), `never` (left to the system), or an interval such as `1s` (`100ms` to `1m`). Default `1s`.
+        fsync: Option<At<String>>,
+        /// When a new file is begun.
+        rotate: Option<RotateSection>,
+        /// When a record cannot be written: `refuse` requests of every service, or `count` and alarm (services with `audit: strict` refuse in any case). Default `count`.
+        on_failure: Option<At<OnFailureWord>>,
+    }
+}
+
+section! {
+    /// Rotation of the audit file.
+    RotateSection as "`rotate`" {
+        /// Begin a new file at this size. Default `256MiB`; `1MiB` to `1TiB`.
+        size: Option<At<ByteSize>>,
+        /// Keep this many closed files. Default 16; 1 to 100000.
+        keep: Option<At<u64>>,
+    }
+}
+
+words! {
+    /// How a log line looks.
+    LogFormatWord {
+        Human = "human",
+        Json = "json",
+    }
+}
+
+words! {
+    /// How much is logged.
+    LogLevelWord {
+        Error = "error",
+        Warn = "warn",
+        Info = "info",
+        Debug = "debug",
+        Trace = "trace",
+    }
+}
+
+section! {
+    /// The log. Never holds a token, cookie, key or body.
+    LogSection as "`log`" {
+        /// Default: `human` on a terminal, else `json`.
+        format: Option<At<LogFormatWord>>,
+        /// Default `info`.
+        level: Option<At<LogLevelWord>>,
+    }
+}

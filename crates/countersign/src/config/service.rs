@@ -1,0 +1,206 @@
+//! A service file (`services/*.yaml`) as its team writes it. The structs are the documentation; the texts inside rules
+//! (`who`, `can`, `when` …) are read by the policy compiler, never here.
+use super::decode::{At, ByteSize, Decode, Decoder, Interval, Needed, OneOrMany, section, words};
+use super::yaml::{Node, Value};
+
+section! {
+    /// One service: where it runs, where it is reachable, who may do what. Without a matching rule a request is denied.
+    ServiceFile as "a service file" hints [
+        ("name", "did you mean `service`?"),
+        ("allow", "did you mean `rules`?"),
+        ("deny", "did you mean `never`?"),
+        ("host", "it belongs under `expose:`"),
+        ("path", "it belongs under `expose:`"),
+        ("upstreams", "did you mean `upstream`? It takes one URL or a list"),
+        ("timeout", "did you mean `limits: { request_timeout: … }`?"),
+        ("subjects", "NATS subjects are not available in this version"),
+    ] {
+        /// Name of the service, unique: 1 to 63 of `a-z 0-9 -`, e.g. `orders`. It is the first half of every Txn-Token scope (`orders.read`).
+        service: Needed<At<String>>,
+        /// Where it runs: an http or https URL, a list of them, or a mapping with more settings.
+        upstream: Needed<At<UpstreamValue>>,
+        /// Its own identity: path under the trust domain, e.g. `/shop/orders`.
+        workload: Option<At<String>>,
+        /// Where it is reachable on the edge: one place or a list. Absent: not reachable from outside.
+        expose: Option<OneOrMany<At<ExposeSection>>>,
+        /// Who may do what. Any rule that matches allows.
+        rules: Option<Vec<At<RuleSection>>>,
+        /// What is denied whatever the rules say.
+        never: Option<Vec<At<RuleSection>>>,
+        /// Examples that must hold; a file whose tests fail is not loaded.
+        tests: Option<Vec<At<TestSection>>>,
+        /// Ambiguous paths that are let through. Each one is refused by default.
+        tolerate: Option<TolerateSection>,
+        /// Limits of one request.
+        limits: Option<ServiceLimits>,
+        /// `strict`: a request that cannot be recorded is refused. `best-effort`: it is counted and alarmed. Default `best-effort`.
+        audit: Option<At<AuditWord>>,
+        /// One Txn-Token may serve equal requests for this long. Default `10s`; `0s` (never) to `1m`.
+        txn_reuse: Option<At<Interval>>,
+    }
+}
+
+words! {
+    /// Must a request be recorded to be served?
+    AuditWord {
+        Strict = "strict",
+        BestEffort = "best-effort",
+    }
+}
+
+/// The three ways to write `upstream`.
+#[derive(Debug, Clone, schemars::JsonSchema)]
+#[schemars(untagged)]
+pub enum UpstreamValue {
+    /// One URL, or a list of equal addresses.
+    Urls(OneOrMany<At<String>>),
+    /// With settings.
+    Settings(Box<UpstreamSection>),
+}
+
+impl Decode for UpstreamValue {
+    fn decode(node: &Node, to: &mut Decoder<'_>) -> Option<Self> {
+        match node.value {
+            Value::Map(_) => UpstreamSection::decode(node, to).map(|s| UpstreamValue::Settings(Box::new(s))),
+            _ => OneOrMany::decode(node, to).map(UpstreamValue::Urls),
+        }
+    }
+}
+
+section! {
+    /// An upstream with settings.
+    UpstreamSection as "`upstream`" hints [
+        ("urls", "did you mean `url`? It takes one URL or a list"),
+        ("address", "did you mean `url`?"),
+        ("insecure", "an upstream certificate is always checked; name its roots with `ca_file`"),
+        ("skip_verify", "an upstream certificate is always checked; name its roots with `ca_file`"),
+        ("timeout", "did you mean `first_byte_timeout`?"),
+    ] {
+        /// One URL or a list, all http or all https.
+        url: Needed<OneOrMany<At<String>>>,
+        /// https: PEM file with the roots to trust instead of the system's, relative to the platform file.
+        ca_file: Option<At<String>>,
+        /// https: the name to send and to verify. Default: the host of the URL.
+        server_name: Option<At<String>>,
+        /// `http1` or `http2` (h2 over https; with http by prior knowledge). Default `http1`.
+        protocol: Option<At<ProtocolWord>>,
+        /// Default `3s`; `10ms` to `1m`.
+        connect_timeout: Option<At<Interval>>,
+        /// From the sent request to the first byte of the answer. Default `30s`; `10ms` to `1h`.
+        first_byte_timeout: Option<At<Interval>>,
+        /// An unused connection is closed after this. Default `30s`; `1s` to `1h`.
+        idle_timeout: Option<At<Interval>>,
+    }
+}
+
+words! {
+    /// The protocol spoken to an upstream.
+    ProtocolWord {
+        Http1 = "http1",
+        Http2 = "http2",
+    }
+}
+
+section! {
+    /// A place on the edge.
+    ExposeSection as "`expose`" hints [("paths", "did you mean `path`? For several, write `expose` as a list")] {
+        /// Host name without port, or `"*"` for any.
+        host: Needed<At<String>>,
+        /// Path pattern: `*` is one segment, a last `**` any number. Default `/**`.
+        path: Option<At<String>>,
+    }
+}
+
+section! {
+    /// One rule: who, from where, may do what, under which conditions. All clauses must hold; a list within a clause means "one of".
+    RuleSection as "a rule" hints [
+        ("allow", "did you mean `who` (the people) or `can` (what they may do)?"),
+        ("path", "did you mean `can`? Write method and path: `can: GET /orders/**`"),
+        ("method", "did you mean `can`? Write method and path: `can: GET /orders/**`"),
+        ("methods", "did you mean `can`? Write method and path: `can: GET /orders/**`"),
+        ("group", "did you mean `who: group:…`?"),
+        ("groups", "did you mean `who: group:…`?"),
+        ("role", "did you mean `who: role:…`?"),
+        ("user", "did you mean `who: user:…`?"),
+        ("if", "did you mean `when`?"),
+        ("shadow", "did you mean `mode: shadow`?"),
+        ("countersign", "signing a single request is not available in this version; `txn: per-request` gives it its own Txn-Token"),
+    ] {
+        /// What the rule is for, in a few words; unique within its list. It stands in records and in `countersign why`.
+        name: Needed<At<String>>,
+        /// `anyone`, `signed-in`, or `user:`, `group:`, `role:`, `scope:`, `workload:`, `agent:` with a name (`"*"` for any).
+        who: Needed<OneOrMany<At<String>>>,
+        /// Calling workloads: `edge`, or a path under the trust domain, matched by segment. Absent: any of the trust domain.
+        from: Option<OneOrMany<At<String>>>,
+        /// Method and path, e.g. `GET /orders/**`; several methods with `|`: `GET|HEAD /orders/*`; `*` is any method.
+        can: Needed<OneOrMany<At<String>>>,
+        /// The person touched a passkey at most this long ago.
+        fresh: Option<At<Interval>>,
+        /// The person signed in with a passkey.
+        passkey: Option<At<bool>>,
+        /// The person signed in with a hardware key.
+        hardware_key: Option<At<bool>>,
+        /// Only when this agent acts for the person.
+        agent: Option<OneOrMany<At<String>>>,
+        /// A Cedar expression over `principal`, `resource` and `context`.
+        when: Option<At<String>>,
+        /// `shadow`: decided and recorded, not enforced. Default `enforce`.
+        mode: Option<At<ModeWord>>,
+        /// `per-request`: every request gets its own Txn-Token. Default `reuse`.
+        txn: Option<At<TxnWord>>,
+    }
+}
+
+words! {
+    /// Is a rule enforced?
+    ModeWord {
+        Enforce = "enforce",
+        Shadow = "shadow",
+    }
+}
+
+words! {
+    /// How many requests one Txn-Token serves.
+    TxnWord {
+        Reuse = "reuse",
+        PerRequest = "per-request",
+    }
+}
+
+section! {
+    /// One example of a request and its verdict.
+    TestSection as "a test" hints [("who", "did you mean `as`?"), ("can", "did you mean `try`?"), ("rule", "did you mean `by`?")] {
+        /// Who asks: `ana@support` (a person with one group), `ana@support+finance`, `anyone` …
+        r#as: Needed<At<String>>,
+        /// Through what: `edge`, or a workload's path. Default `edge`.
+        from: Option<At<String>>,
+        /// Method and path, e.g. `GET /orders/42`.
+        r#try: Needed<At<String>>,
+        /// The verdict: `allow`, `deny` or `step-up`.
+        expect: Needed<At<String>>,
+        /// The name of the rule that decides.
+        by: Option<At<String>>,
+    }
+}
+
+section! {
+    /// Ambiguous paths that are let through.
+    TolerateSection as "`tolerate`" {
+        /// `%2F` in a path. It stays encoded and never separates segments. Default false.
+        encoded_slash: Option<At<bool>>,
+        /// `;name=value` in a path. Default false.
+        path_parameters: Option<At<bool>>,
+        /// `//` in a path. Default false.
+        empty_segments: Option<At<bool>>,
+    }
+}
+
+section! {
+    /// Limits of one request.
+    ServiceLimits as "`limits`" hints [("timeout", "did you mean `request_timeout`?"), ("header", "it is per process: `edge: { limits: { header: … } }` in the platform file")] {
+        /// Largest request body; 413 beyond. Default `16MiB`; `0B` to `1TiB`.
+        body: Option<At<ByteSize>>,
+        /// From the head of a request to the head of its answer; 504 beyond. Default `60s`; `10ms` to `1d`.
+        request_timeout: Option<At<Interval>>,
+    }
+}

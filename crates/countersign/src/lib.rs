@@ -1,0 +1,6 @@
+//! The binary's parts: command line, configuration, commands. A library so that tests and the fuzz targets can call the
+//! loader; nothing else depends on it.
+pub mod cli;
+pub mod commands;
+pub mod config;
+pub mod exit;
