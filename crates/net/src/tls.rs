@@ -44,6 +44,14 @@ pub(crate) fn settled(stream: &TlsStream<TcpStream>) -> (Tls, bool) {
     (tls, session.alpn_protocol() == Some(b"h2"))
 }
 
+impl TlsIdentity {
+    /// Would a listener take this certificate and key? For checking a configuration before it runs.
+    pub fn check(&self) -> Result<(), StartError> {
+        let tickets = aws_lc_rs::Ticketer::new().map_err(|error| StartError::Tls(error.to_string()))?;
+        configure(self, tickets).map(drop)
+    }
+}
+
 fn configure(identity: &TlsIdentity, tickets: Arc<dyn ProducesTickets>) -> Result<ServerConfig, StartError> {
     let wrong = |what: &str, why: String| StartError::Tls(format!("{what}: {why}"));
     let chain = CertificateDer::pem_slice_iter(&identity.certificate_pem)

@@ -22,7 +22,11 @@ impl Decoder<'_> {
     }
 
     fn wrong_kind(&mut self, node: &Node, due: &str, example: &str) {
-        self.report(node.at, format!("{} where {due} is due", node.kind()), format!("write {example}"));
+        let found = match &node.value {
+            Value::Scalar { text, .. } => format!("`{text}`"),
+            _ => node.kind().to_owned(),
+        };
+        self.report(node.at, format!("{found} where {due} is due"), format!("write {example}"));
     }
 }
 
@@ -182,7 +186,8 @@ impl Decode for Interval {
         let text = String::decode(node, to)?;
         let read = units::duration(&text);
         if read.is_none() {
-            let fix = "a whole number and a unit: `250ms`, `30s`, `5m`, `12h` or `7d`";
+            let guess = with_unit(&text, "s", units::duration(&format!("{text}s")).is_some());
+            let fix = format!("{guess}a duration is a whole number and a unit: `250ms`, `30s`, `5m`, `12h` or `7d`");
             to.report(node.at, format!("`{text}` is no duration"), fix);
         }
         read.map(Interval)
@@ -198,11 +203,16 @@ impl Decode for ByteSize {
         let text = String::decode(node, to)?;
         let read = units::size(&text);
         if read.is_none() {
-            let fix = "a whole number and a unit: `512B`, `64KiB`, `10MiB`, `2GiB` or `1TiB`";
+            let guess = with_unit(&text, "B", units::size(&format!("{text}B")).is_some());
+            let fix = format!("{guess}a size is a whole number and a unit: `512B`, `64KiB`, `10MiB`, `2GiB` or `1TiB`");
             to.report(node.at, format!("`{text}` is no size"), fix);
         }
         read.map(ByteSize)
     }
+}
+
+fn with_unit(text: &str, unit: &str, fits: bool) -> String {
+    if fits { format!("did you mean `{text}{unit}`? ") } else { String::new() }
 }
 
 /// The entries of a mapping, with unknown keys reported.

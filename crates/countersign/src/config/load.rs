@@ -31,6 +31,15 @@ pub fn load(path: &Path, files: &dyn Files) -> Result<Loaded, Problems> {
 pub fn load_with(path: &Path, files: &dyn Files, failing: FailingTests) -> Result<Loaded, Problems> {
     let mut loader = Loader { files, problems: Vec::new(), watched: Vec::new() };
     let loaded = loader.load(path, failing);
+    if loaded.is_none() && !loader.problems.iter().any(Problem::is_error) {
+        // No part fails without saying why; should one ever, the load must still not pass for good.
+        let what = "the configuration could not be built, and no part said why";
+        loader.problems.push(Problem::of_file(
+            &path.display().to_string(),
+            what,
+            "this is a mistake of countersign: report it",
+        ));
+    }
     let problems = Problems::new(loader.problems);
     match loaded {
         Some(loaded) if problems.errors() == 0 => Ok(Loaded { warnings: problems, ..loaded }),
@@ -181,11 +190,11 @@ impl Loader<'_> {
             let Some((source, node)) = self.parsed(path, base) else { continue };
             let mut context = self.context(&source, base);
             let Some(one) = rules::build(&node, domain, failing, &mut context) else { continue };
-            if let Some((name, at)) = &one.name {
-                if let Some(earlier) = names.insert(name.clone(), source.shown.clone()) {
-                    let what = format!("service `{name}` is also defined in {earlier}");
-                    context.to.report(*at, what, "give one of them another name, or remove it");
-                }
+            if let Some((name, at)) = &one.name
+                && let Some(earlier) = names.insert(name.clone(), source.shown.clone())
+            {
+                let what = format!("service `{name}` is also defined in {earlier}");
+                context.to.report(*at, what, "give one of them another name, or remove it");
             }
             for (host, path, at) in &one.places {
                 let owner = one.name.as_ref().map_or(source.shown.clone(), |(name, _)| format!("service `{name}`"));

@@ -41,7 +41,7 @@ pub struct Problem {
     pub what: String,
     pub fix: String,
     #[serde(skip)]
-    quote: Option<Quote>,
+    quote: Option<Box<Quote>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +56,7 @@ impl Source {
     /// A problem at a place of this file.
     pub fn problem(&self, at: Span, what: impl Into<String>, fix: impl Into<String>) -> Problem {
         let line = self.text.lines().nth((at.line as usize).saturating_sub(1)).unwrap_or_default();
-        let quote = (at.line > 0).then(|| quote(line, at));
+        let quote = (at.line > 0).then(|| Box::new(quote(line, at)));
         Problem {
             severity: Severity::Error,
             file: self.shown.clone(),

@@ -9,11 +9,12 @@ use super::service::{
 };
 use super::settings::Context;
 use super::upstream::{self, is_host};
-use super::yaml::Node;
+use super::yaml::{Node, Value};
 use feed::Expose;
 use std::time::Duration;
 use trust::path::{Pattern, Tolerance};
 use trust::policy::{Place, Problem as RuleProblem, RuleSource, ServicePolicy, ServiceSource, TestSource};
+use trust::spiffe::check_trust_domain;
 
 /// A service as far as it could be built, and what the checks across files need.
 pub struct Building {
@@ -124,6 +125,7 @@ fn tolerance(section: Option<&TolerateSection>) -> Tolerance {
         encoded_slash: on(&section.encoded_slash),
         path_parameters: on(&section.path_parameters),
         empty_segments: on(&section.empty_segments),
+        trailing_dots: on(&section.trailing_dots),
     }
 }
 
@@ -206,7 +208,12 @@ fn policy(
     let policy = match policy {
         Ok(policy) => policy,
         Err(problems) => {
-            for problem in problems {
+            let known = |problem: &RuleProblem| {
+                // The name and the trust domain are judged where they stand, and reported there.
+                problem.list == "service"
+                    && (rules.service.is_empty() || check_trust_domain(&rules.trust_domain).is_err())
+            };
+            for problem in problems.into_iter().filter(|problem| !known(problem)) {
                 let at = locate(node, rules, &problem);
                 context.to.report(at, problem.what, problem.fix);
             }
@@ -217,7 +224,7 @@ fn policy(
         let what = format!("no `rules`: every request to `{}` is denied", rules.service);
         context.to.problems.push(context.to.source.problem(node.at, what, "add a rule, or remove the file").warning());
     }
-    if complete == Complete::Yes && failing == FailingTests::AreProblems {
+    if complete == Complete::Yes && failing == FailingTests::AreProblems && !rules.tests.is_empty() {
         for outcome in policy.run_tests().into_iter().filter(|outcome| !outcome.passed) {
             let at = Span { line: outcome.place.line, column: outcome.place.column, width: 1 };
             let what = format!("test `{}` fails: expected {}, got {}", outcome.title, outcome.expected, outcome.got);
@@ -227,7 +234,7 @@ fn policy(
     Some(policy)
 }
 
-/// The place of a compiler's problem: that very field, else its rule, else the list.
+/// The place of a compiler's problem: that very text of that very field, else the field, its rule, or the list.
 fn locate(node: &Node, rules: &ServiceSource, problem: &RuleProblem) -> Span {
     let place = match problem.list {
         "rules" => rules.rules.get(problem.index).map(|rule| &rule.place),
@@ -241,5 +248,10 @@ fn locate(node: &Node, rules: &ServiceSource, problem: &RuleProblem) -> Span {
         list.items().iter().find(here)
     });
     let field = item.and_then(|item| item.get(problem.field));
-    field.or(item).or(list).or_else(|| node.get(problem.field)).unwrap_or(node).at
+    // The compiler quotes the text it stumbled over, or its kind (`groups:`), first.
+    let quoted = problem.what.split('`').nth(1).filter(|quoted| !quoted.is_empty());
+    let named =
+        |text: &&Node| matches!((&text.value, quoted), (Value::Scalar { text, .. }, Some(q)) if text.starts_with(q));
+    let text = field.and_then(|field| field.items().iter().find(named));
+    text.or(field).or(item).or(list).or_else(|| node.get(problem.field)).unwrap_or(node).at
 }

@@ -192,6 +192,8 @@ section! {
         path_parameters: Option<At<bool>>,
         /// `//` in a path. Default false.
         empty_segments: Option<At<bool>>,
+        /// Segments that end with a dot or a space. Default false.
+        trailing_dots: Option<At<bool>>,
     }
 }
 

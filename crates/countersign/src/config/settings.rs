@@ -180,7 +180,15 @@ fn identity(section: &TlsSection, context: &mut Context<'_, '_>) -> Option<TlsId
             return None;
         }
     }
-    Some(identity)
+    match identity.check() {
+        Ok(()) => Some(identity),
+        Err(error) => {
+            let at = section.key.0.as_ref().map(|named| named.at).unwrap_or_default();
+            let fix = "name the key that was made for this certificate, and the chain with its leaf first";
+            context.to.report(at, error.to_string(), fix);
+            None
+        }
+    }
 }
 
 fn holds_pem(pem: &[u8], label: &str) -> bool {

@@ -1,0 +1,125 @@
+//! What is published beside the code says what the code does: the committed JSON Schemas, the reference page, the example.
+//! `COUNTERSIGN_UPDATE=1 cargo test -p countersign --test published` writes the generated ones anew.
+#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+use countersign::config::{self, schema};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn check_generated(path: &str, expected: &str) {
+    let path = root().join(path);
+    if std::env::var_os("COUNTERSIGN_UPDATE").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, expected).unwrap();
+    }
+    let found = std::fs::read_to_string(&path).unwrap_or_default();
+    let hint = "run: COUNTERSIGN_UPDATE=1 cargo test -p countersign --test published";
+    assert!(found == expected, "{} is stale; {hint}", path.display());
+}
+
+#[test]
+fn committed_schemas_are_current() {
+    check_generated("schema/countersign.schema.json", &schema::text(&schema::platform()));
+    check_generated("schema/service.schema.json", &schema::text(&schema::service()));
+}
+
+/// Every mapping of a schema: where it is, its keys, those it needs.
+fn sections(schema: &Value) -> Vec<(String, Vec<String>, Vec<String>)> {
+    let names = |v: Option<&Value>| -> Vec<String> {
+        v.and_then(Value::as_array)
+            .map(|a| a.iter().filter_map(Value::as_str).map(str::to_owned).collect())
+            .unwrap_or_default()
+    };
+    let mut all = vec![("file".to_owned(), schema)];
+    all.extend(schema["$defs"].as_object().unwrap().iter().map(|(name, schema)| (name.clone(), schema)));
+    let keyed = all.into_iter().filter(|(_, schema)| schema["properties"].is_object());
+    keyed
+        .map(|(name, schema)| {
+            assert_eq!(schema["additionalProperties"], false, "{name} refuses unknown keys");
+            let keys = schema["properties"].as_object().unwrap().keys().cloned().collect();
+            (name, keys, names(schema.get("required")))
+        })
+        .collect()
+}
+
+#[test]
+fn decoder_and_schema_know_the_same_keys() {
+    use config::platform::*;
+    use config::service::*;
+    let check = |schema: &Value, expected: &[(&str, &[&str])]| {
+        let mut got = sections(schema);
+        let mut expected: Vec<(String, Vec<String>)> =
+            expected.iter().map(|(n, k)| (n.to_string(), k.iter().map(|k| k.to_string()).collect())).collect();
+        got.sort();
+        expected.sort();
+        let got: Vec<(String, Vec<String>)> = got.into_iter().map(|(name, keys, _)| (name, keys)).collect();
+        assert_eq!(got, expected);
+    };
+    check(
+        &schema::platform(),
+        &[
+            ("file", PlatformFile::KEYS),
+            ("IssuerSection", IssuerSection::KEYS),
+            ("ClaimsSection", ClaimsSection::KEYS),
+            ("EdgeSection", EdgeSection::KEYS),
+            ("TlsSection", TlsSection::KEYS),
+            ("EdgeLimits", EdgeLimits::KEYS),
+            ("EdgeTimeouts", EdgeTimeouts::KEYS),
+            ("AdminSection", AdminSection::KEYS),
+            ("AuditSection", AuditSection::KEYS),
+            ("RotateSection", RotateSection::KEYS),
+            ("LogSection", LogSection::KEYS),
+        ],
+    );
+    check(
+        &schema::service(),
+        &[
+            ("file", ServiceFile::KEYS),
+            ("UpstreamSection", UpstreamSection::KEYS),
+            ("ExposeSection", ExposeSection::KEYS),
+            ("RuleSection", RuleSection::KEYS),
+            ("TestSection", TestSection::KEYS),
+            ("TolerateSection", TolerateSection::KEYS),
+            ("ServiceLimits", ServiceLimits::KEYS),
+        ],
+    );
+}
+
+#[test]
+fn decoder_and_schema_need_the_same_keys() {
+    let check = |name: &str, empty: &str, schema: &Value| {
+        let files = config::Memory::default()
+            .with("c.yaml", if name == "platform" { empty } else { PLATFORM }, 0o640)
+            .with("services/a.yaml", if name == "platform" { SERVICE } else { empty }, 0o640);
+        let problems = config::load(Path::new("c.yaml"), &files).err().unwrap();
+        let missing: Vec<&str> = problems
+            .iter()
+            .filter(|p| p.what.contains("is missing"))
+            .filter_map(|p| p.what.split('`').nth(1))
+            .collect();
+        let (_, _, needed) = &sections(schema)[0];
+        assert_eq!(&missing, needed, "{name}");
+    };
+    check("platform", "log: {}\n", &schema::platform());
+    check("service", "tolerate: {}\n", &schema::service());
+}
+
+const PLATFORM: &str = "version: 1\ntrust_domain: a\nedge: { listen: 127.0.0.1:0 }\nservices: services/*.yaml\n";
+const SERVICE: &str = "service: a\nupstream: http://a\n";
+
+#[test]
+fn the_quickstart_names_its_schemas() {
+    for (file, schema) in
+        [("countersign.yaml", "countersign.schema.json"), ("services/orders.yaml", "service.schema.json")]
+    {
+        let path = root().join("examples/quickstart").join(file);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let first = text.lines().next().unwrap();
+        let named = first.strip_prefix("# yaml-language-server: $schema=").unwrap();
+        assert!(named.ends_with(schema), "{first}");
+        assert!(path.parent().unwrap().join(named).is_file(), "{first}");
+    }
+}
