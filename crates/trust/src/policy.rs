@@ -7,16 +7,22 @@
 mod clause;
 mod compile;
 mod decide;
+mod facts;
 mod method;
+mod params;
+mod reads;
 mod route;
 mod rule;
 mod source;
 mod verdict;
+mod when;
 
 #[cfg(test)]
 mod tests_clause;
 #[cfg(test)]
 mod tests_decide;
+#[cfg(test)]
+mod tests_when;
 #[cfg(test)]
 mod tests_world;
 

@@ -7,6 +7,7 @@ use super::route::{Candidate, Routes};
 use super::rule::{Grant, Needs, Rule};
 use super::source::{Flaw, Problem, RuleSource, ServiceSource, shown};
 use super::verdict::RuleId;
+use super::when::When;
 use crate::path::Segment;
 use crate::spiffe;
 use std::collections::{BTreeMap, BTreeSet};
@@ -139,9 +140,7 @@ fn compile_rule(source: &RuleSource, shared: &Shared, parts: &mut Parts<'_>) -> 
     let cans = parts.each("can", cans, clause::parse_can);
     let agents = parts.each("agent", source.agent.iter().map(String::as_str), clause::parse_agent);
     check_present(source, parts);
-    if source.when.is_some() {
-        parts.flaw("when", Flaw::new("`when` is not available yet", "remove it"));
-    }
+    let when = when_of(source, &who, parts);
     if never {
         check_never(source, parts);
     }
@@ -158,6 +157,7 @@ fn compile_rule(source: &RuleSource, shared: &Shared, parts: &mut Parts<'_>) -> 
         cans,
         agents,
         assurance,
+        when,
         shadow: source.shadow,
         never,
     })
@@ -210,6 +210,11 @@ fn check_never(source: &RuleSource, parts: &mut Parts<'_>) {
         let fix = "name the agents in `who`, as in `who: agent:report-bot`";
         parts.flaw("agent", Flaw::new("`agent` has no meaning in `never`", fix));
     }
+}
+
+fn when_of(source: &RuleSource, who: &[Who], parts: &mut Parts<'_>) -> Option<When> {
+    let text = source.when.as_deref()?;
+    When::parse(text, who.contains(&Who::Anyone)).map_err(|flaw| parts.flaw("when", flaw)).ok()
 }
 
 fn assurance_of(source: &RuleSource, who: &[Who], parts: &mut Parts<'_>) -> Option<Needs> {

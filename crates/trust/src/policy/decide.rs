@@ -3,6 +3,7 @@
 
 use super::ServicePolicy;
 use super::clause::{From, Party, Who};
+use super::facts::WhenError;
 use super::method::{Methods, is_read};
 use super::route::Candidate;
 use super::rule::{Grant, Needs, Rule};
@@ -128,7 +129,11 @@ impl<'a> Judge<'a> {
         if named == Truth::No || !self.from(rule) {
             return None;
         }
-        Some(Reason::NeverMatched)
+        match self.when(rule) {
+            Ok(true) => Some(Reason::NeverMatched),
+            Ok(false) => None,
+            Err(_) => Some(Reason::PolicyError),
+        }
     }
 
     fn allow(&self, method: Methods, shadow: &mut Vec<Arc<RuleId>>) -> Verdict {
@@ -160,8 +165,11 @@ impl<'a> Judge<'a> {
         if named == Truth::No || !self.from(rule) || !self.agent(rule) {
             return Says::Nothing;
         }
-        if named == Truth::Unknown {
-            return Says::GroupsUnknown;
+        match (self.when(rule), named) {
+            (Ok(true), Truth::Yes) => {}
+            (Ok(true), _) => return Says::GroupsUnknown,
+            (Err(_), Truth::Yes) => return Says::Failed,
+            _ => return Says::Nothing,
         }
         match rule.assurance {
             Some(needs) if !self.assured(needs) => {
@@ -269,6 +277,11 @@ impl<'a> Judge<'a> {
             (None, Kind::Person | Kind::Workload) => return false,
         };
         rule.agents.iter().any(|party| is_party(party, &principal.issuer, subject, id, &self.policy.trust_domain))
+    }
+
+    /// A rule without `when` holds.
+    pub(super) fn when(&self, rule: &Rule) -> Result<bool, WhenError> {
+        rule.when.as_ref().map_or(Ok(true), |when| when.holds(self))
     }
 
     pub(super) fn assured(&self, needs: Needs) -> bool {

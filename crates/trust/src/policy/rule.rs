@@ -2,6 +2,7 @@
 
 use super::clause::{Can, From, Party, Who};
 use super::verdict::RuleId;
+use super::when::When;
 use std::sync::Arc;
 
 /// The part of a rule that a permit carries on.
@@ -29,6 +30,7 @@ pub(super) struct Rule {
     /// Only these agents may act. Empty: the clause is absent.
     pub(super) agents: Vec<Party>,
     pub(super) assurance: Option<Needs>,
+    pub(super) when: Option<When>,
     pub(super) shadow: bool,
     pub(super) never: bool,
 }
@@ -43,6 +45,10 @@ pub(super) struct Needs {
 impl Rule {
     /// Holds for every caller that `who` names: no other clause narrows it.
     pub(super) fn is_unconditional(&self) -> bool {
-        self.from.is_empty() && self.agents.is_empty() && self.assurance.is_none() && !self.shadow
+        self.from.is_empty()
+            && self.agents.is_empty()
+            && self.assurance.is_none()
+            && self.when.is_none()
+            && !self.shadow
     }
 }
