@@ -4,9 +4,11 @@
 //! `source` is the file as written, `clause` its texts parsed, `compile` makes the structure, `route` finds the few
 //! candidate rules of a request, `decide` judges them. `docs/rules.md` tells users what every clause means.
 
+mod cases;
 mod clause;
 mod compile;
 mod decide;
+mod explain;
 mod facts;
 mod method;
 mod params;
@@ -18,18 +20,25 @@ mod verdict;
 mod when;
 
 #[cfg(test)]
+mod tests_cases;
+#[cfg(test)]
 mod tests_clause;
 #[cfg(test)]
 mod tests_decide;
+#[cfg(test)]
+mod tests_explain;
 #[cfg(test)]
 mod tests_when;
 #[cfg(test)]
 mod tests_world;
 
+pub use cases::TestOutcome;
 pub use decide::{Input, Peer};
+pub use explain::{ClauseTrace, Explanation, Held, RuleTrace};
 pub use source::{Place, Problem, RuleSource, ServiceSource, TestSource};
 pub use verdict::{Decision, Denial, Permit, RuleId, StepUp, Verdict};
 
+use cases::Case;
 use route::Routes;
 use rule::Rule;
 use std::sync::Arc;
@@ -42,6 +51,7 @@ pub struct ServicePolicy {
     allow_routes: Routes,
     never_routes: Routes,
     groups: Vec<Arc<str>>,
+    cases: Vec<Case>,
 }
 
 impl ServicePolicy {
@@ -55,8 +65,8 @@ impl ServicePolicy {
     }
 
     /// Off the hot path: every clause of the nearest rules, for the record of a refusal and for `why`.
-    pub fn explain(&self, _input: &Input<'_>) -> Explanation {
-        todo!()
+    pub fn explain(&self, input: &Input<'_>) -> Explanation {
+        explain::explain(self, input)
     }
 
     /// The groups any loaded rule mentions; only these go into a Txn-Token.
@@ -66,52 +76,11 @@ impl ServicePolicy {
 
     /// Runs `tests:`.
     pub fn run_tests(&self) -> Vec<TestOutcome> {
-        todo!()
+        cases::run(self)
     }
 
     /// The whole set as Cedar text (built from Cedar's public syntax tree).
     pub fn to_cedar(&self) -> String {
         todo!()
     }
-}
-
-/// The nearest rules and what each clause said.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Explanation {
-    pub rules: Vec<RuleTrace>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct RuleTrace {
-    pub rule: RuleId,
-    pub never: bool,
-    pub shadow: bool,
-    pub clauses: Vec<ClauseTrace>,
-}
-
-/// One clause: what it asks, whether it held, and what would have to change.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct ClauseTrace {
-    pub clause: String,
-    pub asks: String,
-    pub held: Held,
-    pub change: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Held {
-    Yes,
-    No,
-    Unknown,
-    Error,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TestOutcome {
-    pub place: Place,
-    pub title: String,
-    pub passed: bool,
-    pub expected: String,
-    pub got: String,
 }

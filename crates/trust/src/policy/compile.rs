@@ -2,6 +2,7 @@
 //! file: a service with one problem has no policy, and no policy denies.
 
 use super::ServicePolicy;
+use super::cases;
 use super::clause::{self, Can, Who};
 use super::route::{Candidate, Routes};
 use super::rule::{Grant, Needs, Rule};
@@ -25,6 +26,7 @@ pub(super) fn compile(source: &ServiceSource) -> Result<ServicePolicy, Vec<Probl
     let rules = compile_list(source, "rules", &source.rules, &mut problems);
     check_names(source, &mut problems);
     check_reachable(&rules, &never, &mut problems);
+    let cases = cases::parse(source, &mut problems);
     if !problems.found.is_empty() {
         problems.found.sort_by_key(|problem| (problem.list != "service", problem.list == "tests", problem.index));
         return Err(problems.found);
@@ -35,6 +37,7 @@ pub(super) fn compile(source: &ServiceSource) -> Result<ServicePolicy, Vec<Probl
         allow_routes: routes_of(&rules),
         never_routes: routes_of(&never),
         groups: groups_of(rules.iter().chain(&never)),
+        cases,
         rules,
         never,
     })
