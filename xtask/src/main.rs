@@ -2,10 +2,12 @@
 //! It never ships, and nothing in the product depends on it.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks on its standard streams")]
 
+mod bench;
 mod dependencies;
 mod examples;
 mod fuzz;
 mod peers;
+mod report;
 mod run;
 mod test;
 mod tidy;
@@ -45,6 +47,17 @@ enum Task {
         /// One target; absent = all, one after the other
         target: Option<String>,
     },
+    /// Measure against the peers and write `target/reports/NAME.json`
+    Bench {
+        #[command(subcommand)]
+        which: Bench,
+    },
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// CPU time per request and memory of the edge against nginx, HAProxy and Envoy
+    Edge(bench::edge::Options),
 }
 
 fn main() -> std::process::ExitCode {
@@ -64,5 +77,6 @@ fn run(task: Task) -> Result<()> {
         Task::Examples => examples::check(),
         Task::Peers { bench } => peers::install(if bench { peers::Purpose::Bench } else { peers::Purpose::Test }),
         Task::Fuzz { minutes, target } => fuzz::run(minutes, target.as_deref()),
+        Task::Bench { which: Bench::Edge(options) } => bench::edge::run(&options),
     }
 }

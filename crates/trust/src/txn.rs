@@ -1,14 +1,39 @@
-//! Txn-Token (draft-ietf-oauth-transaction-tokens, WIRE §1): what the edge signs for one transaction, and its check.
+//! Txn-Token (draft-ietf-oauth-transaction-tokens): what the edge signs for one transaction, and its check.
+//!
+//! The claims, each with its source (T = the draft, J = RFC 7519, A = RFC 8693 §4.1, O = OpenID Connect, C = ours):
+//! - `iss` (J) SPIFFE ID of the minter; a verifier pins it to the key that `kid` names
+//! - `aud` (T, required) the trust domain's name, one string
+//! - `iat`, `exp` (T, required) unix seconds; at most 300 apart, never past the principal's own proof
+//! - `txn` (T, required) UUIDv7, unique in the trust domain
+//! - `sub` (T, required) `<issuer name>|<stable id>`, or a SPIFFE ID
+//! - `scope` (T, required) the purpose: service and action class of the matched rule, e.g. `orders.read`
+//! - `req_wl` (T, required) who asked for the token, one string
+//! - `act` (A) `{"sub": …}`, only for agents: outermost = the agent now acting for `sub`
+//! - `rctx` (T) `req_ip` truncated client address · `sid` (C) first 16 bytes of SHA-256 of the session id ·
+//!   `amr`, `acr`, `auth_time` (O) as the issuer said
+//! - `tctx` (T) `rt` (C) route template · `p` (C) its parameters · `g` (C) groups that some loaded rule mentions ·
+//!   `gp` (C) `true` when there may be more groups than anybody told us, so that unknown stays unknown at the next hop
+//!
+//! Never carries an issuer's token, never longer than [`BYTES_MAX`], never shortened to fit.
+
+mod mint;
+mod verify;
+
 use crate::{principal::Principal, reason::Reason};
+pub use mint::SigningKey;
 use std::sync::Arc;
+pub use verify::{VerifiedTxn, Verifier};
 
+/// JOSE `typ`, compared byte by byte.
 pub const TYP: &str = "txntoken+jwt";
+/// Largest token, in bytes; beyond it minting fails and verifying refuses.
 pub const BYTES_MAX: usize = 4 * 1024;
-
-/// A minter's P-256 key, in memory only. Wiped on drop, never printed.
-pub struct SigningKey {
-    _private: (),
-}
+/// Longest life, in seconds.
+pub const LIFE_MAX_S: i64 = 300;
+/// How far two of our clocks may be apart, in seconds.
+pub const LEEWAY_S: i64 = 5;
+/// Most minter keys one verifier holds.
+pub const KEYS_MAX: usize = 10_000;
 
 /// The public half as published: one JWK with `cs_iss`, `cs_nbf`, `cs_exp`.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -17,10 +42,13 @@ pub struct PublishedKey {
     pub crv: String,
     pub x: String,
     pub y: String,
+    /// RFC 7638 thumbprint of this key.
     pub kid: String,
     pub alg: String,
     pub key_ops: Vec<String>,
+    /// SPIFFE ID of the minter that owns this key.
     pub cs_iss: String,
+    /// Unix seconds between which tokens may be issued with this key.
     pub cs_nbf: i64,
     pub cs_exp: i64,
 }
@@ -38,6 +66,7 @@ pub struct Claims<'a> {
     pub audience: &'a str,
     pub txn: uuid::Uuid,
     pub issued_at: i64,
+    /// The token ends here or with the principal's own proof, whichever comes first, but lives at least one second.
     pub expires_at: i64,
     pub principal: &'a Principal,
     pub scope: &'a str,
@@ -55,33 +84,14 @@ pub struct Claims<'a> {
 pub enum MintError {
     #[error("the token would be {0} bytes, more than {BYTES_MAX}")]
     TooLarge(usize),
+    /// The claims ask for a token that every verifier would refuse.
+    #[error("{0}")]
+    Claims(&'static str),
     #[error("the signature failed")]
     Signature,
 }
 
-impl SigningKey {
-    /// `pkcs8` as aws-lc-rs made it (the caller draws the randomness). `minter` is the edge's SPIFFE ID.
-    pub fn from_pkcs8(_pkcs8: &[u8], _minter: &str, _not_before: i64, _expires_at: i64) -> Option<SigningKey> {
-        todo!()
-    }
-    pub fn kid(&self) -> &str {
-        todo!()
-    }
-    pub fn published(&self) -> &PublishedKey {
-        todo!()
-    }
-    /// Signs. ES256 needs randomness, which aws-lc-rs draws inside: the one exception to this crate's purity.
-    pub fn mint(&self, _claims: &Claims<'_>) -> Result<String, MintError> {
-        todo!()
-    }
-}
-
-/// Checks Txn-Tokens against published keys.
-#[derive(Debug)]
-pub struct Verifier {
-    _private: (),
-}
-
+/// Why a text was refused as a Txn-Token. `detail` is for the record and operators, never for the caller.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {detail}", reason.code())]
 pub struct Refused {
@@ -89,30 +99,5 @@ pub struct Refused {
     pub detail: String,
 }
 
-/// Proof that a Txn-Token was checked.
-#[derive(Debug, Clone)]
-pub struct VerifiedTxn {
-    _private: (),
-}
-
-impl Verifier {
-    /// `may_mint` says whether the role of a minter's SPIFFE ID may mint.
-    pub fn new(_audience: &str, _keys: &PublishedKeys, _may_mint: fn(&str) -> bool) -> Verifier {
-        todo!()
-    }
-    pub fn verify(&self, _token: &str, _now: i64) -> Result<VerifiedTxn, Refused> {
-        todo!()
-    }
-}
-
-impl VerifiedTxn {
-    pub fn subject(&self) -> &str {
-        todo!()
-    }
-    pub fn txn(&self) -> &str {
-        todo!()
-    }
-    pub fn claims(&self) -> &crate::json::Object {
-        todo!()
-    }
-}
+#[cfg(test)]
+mod tests;
