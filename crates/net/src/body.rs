@@ -1,6 +1,7 @@
 //! Bodies that stream both ways without buffering, count their bytes, keep their limit, and say once how they ended.
 //! A body never holds more than one frame of its own and never waits without a bound when one was set.
 use crate::live::InFlight;
+use crate::timer::{Answer, note_answer};
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
@@ -275,40 +276,51 @@ impl http_body::Body for Body {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let body = self.get_mut();
-        if let Some(error) = body.refused.take() {
-            return body.fail(error);
+        let is_answer = body.in_flight.is_some();
+        let next = body.poll_next(cx);
+        if is_answer {
+            note_answer(if matches!(next, Poll::Ready(Some(Ok(_)))) { Answer::Handed } else { Answer::Waits });
         }
-        let Poll::Ready(next) = body.poll_source(cx) else {
-            ready!(body.poll_stall(cx));
-            return body.fail(BodyError::Stalled);
-        };
-        if let Some(stall) = &mut body.stall {
-            stall.waiting_since = None;
-        }
-        let frame = match next {
-            Some(Ok(frame)) => frame,
-            Some(Err(error)) => return body.fail(error),
-            None => {
-                body.finish(End::Complete);
-                return Poll::Ready(None);
-            }
-        };
-        if let Some(data) = frame.data_ref() {
-            body.bytes = body.bytes.saturating_add(u64::try_from(data.len()).unwrap_or(u64::MAX));
-        }
-        if let Err(error) = body.check(&frame) {
-            return body.fail(error);
-        }
-        if frame.is_trailers() || body.source_is_at_end() {
-            body.finish(End::Complete);
-        }
-        Poll::Ready(Some(Ok(frame)))
+        next
     }
     fn is_end_stream(&self) -> bool {
         self.refused.is_none() && self.source_is_at_end()
     }
     fn size_hint(&self) -> SizeHint {
         self.len_hint().map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+impl Body {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(error) = self.refused.take() {
+            return self.fail(error);
+        }
+        let Poll::Ready(next) = self.poll_source(cx) else {
+            ready!(self.poll_stall(cx));
+            return self.fail(BodyError::Stalled);
+        };
+        if let Some(stall) = &mut self.stall {
+            stall.waiting_since = None;
+        }
+        let frame = match next {
+            Some(Ok(frame)) => frame,
+            Some(Err(error)) => return self.fail(error),
+            None => {
+                self.finish(End::Complete);
+                return Poll::Ready(None);
+            }
+        };
+        if let Some(data) = frame.data_ref() {
+            self.bytes = self.bytes.saturating_add(u64::try_from(data.len()).unwrap_or(u64::MAX));
+        }
+        if let Err(error) = self.check(&frame) {
+            return self.fail(error);
+        }
+        if frame.is_trailers() || self.source_is_at_end() {
+            self.finish(End::Complete);
+        }
+        Poll::Ready(Some(Ok(frame)))
     }
 }
 

@@ -2,6 +2,7 @@
 //! It never reads a body and never decides about a request that the guard let through.
 use crate::body::Body;
 use crate::guard::GuardLimits;
+use crate::head::{Violation, authority_is_plain, bad, target_is_plain};
 use crate::live::{Cut, InFlight, Live, Refused, Waiting};
 use crate::server::{Connection, Refusal, Service};
 use crate::settings::Limits;
@@ -155,7 +156,8 @@ impl<S: Service> Session<S> {
         let limits = &self.worker.process.limits;
         socket.speak_http2();
         let session = Arc::clone(self);
-        let executor = StreamExecutor { panicked: move || session.panicked() };
+        let executor =
+            StreamExecutor { panicked: move || session.panicked(), stall: self.worker.process.timeouts.body_stall };
         let mut builder = hyper::server::conn::http2::Builder::new(executor);
         builder
             .timer(TokioTimer)
@@ -176,6 +178,7 @@ impl<S: Service> Session<S> {
         self.drive(|cx, close| {
             if (close || live.is_closing()) && !said_goaway {
                 said_goaway = true;
+                live.said_farewell();
                 library.as_mut().graceful_shutdown();
             }
             library.as_mut().poll(cx)
@@ -226,8 +229,9 @@ impl<S: Service> Session<S> {
         let method_is_head = request.method() == Method::HEAD;
         let mut response = match self.refusal_in_place_of(&request) {
             Some(refused) => {
-                self.worker.service.refused(refused.refusal, &self.connection);
-                problem(refused.status, refused.reason)
+                let mut response = self.refuse(refused);
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                response
             }
             None => {
                 let response = self.ask(request.map(Body::incoming)).await;
@@ -249,7 +253,11 @@ impl<S: Service> Session<S> {
         let in_flight = InFlight::begin(Arc::clone(&self.live));
         let method_is_head = request.method() == Method::HEAD;
         let stall = self.worker.process.timeouts.body_stall;
-        let mut response = self.ask(request.map(|body| Body::incoming(body).stall_after(stall))).await;
+        let mut request = request.map(|body| Body::incoming(body).stall_after(stall));
+        let mut response = match admit_http2(&mut request, self.worker.process.limits.header_fields_max) {
+            Ok(()) => self.ask(request).await,
+            Err(violation) => self.refuse(Refused::from_violation(violation)),
+        };
         settle(&mut response, method_is_head, in_flight);
         Ok(response)
     }
@@ -258,6 +266,11 @@ impl<S: Service> Session<S> {
     fn refusal_in_place_of(&self, request: &http::Request<Incoming>) -> Option<Refused> {
         let is_marker = request.version() == Version::HTTP_11 && !request.headers().contains_key(header::HOST);
         if is_marker { self.live.take_refused() } else { None }
+    }
+
+    fn refuse(&self, refused: Refused) -> Response {
+        self.worker.service.refused(refused.refusal, &self.connection);
+        problem(refused.status, refused.reason)
     }
 
     async fn ask(&self, request: Request) -> Response {
@@ -269,6 +282,38 @@ impl<S: Service> Session<S> {
             }
         }
     }
+}
+
+/// What the guard asks of HTTP/1, asked of HTTP/2, and `Host` made of `:authority` (RFC 9113 §8.3.1), so that the service
+/// finds it in one place.
+fn admit_http2(request: &mut Request, fields_max: usize) -> Result<(), Violation> {
+    if request.method() == Method::CONNECT {
+        return Err(Violation { status: 501, reason: "CONNECT is not implemented" });
+    }
+    if request.headers().len() > fields_max {
+        return Err(Violation { status: 431, reason: "too many header fields" });
+    }
+    let target = request.uri().path_and_query().map_or("", |target| target.as_str());
+    if !target_is_plain(target.as_bytes()) || (target == "*" && request.method() != Method::OPTIONS) {
+        return Err(bad("a forbidden character in the target"));
+    }
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let host = match (request.uri().authority(), hosts.next(), hosts.next()) {
+        (_, _, Some(_)) => return Err(bad("several Host fields")),
+        (None, None, _) => return Err(bad("no Host field")),
+        (Some(authority), Some(host), None) if !authority.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes()) => {
+            return Err(bad("Host differs from the target's authority"));
+        }
+        (_, Some(host), None) => host.clone(),
+        (Some(authority), None, None) => {
+            HeaderValue::from_str(authority.as_str()).map_err(|_| bad("Host is no host"))?
+        }
+    };
+    if !authority_is_plain(host.as_bytes()) {
+        return Err(bad("Host is no host"));
+    }
+    request.headers_mut().insert(header::HOST, host);
+    Ok(())
 }
 
 fn settle(response: &mut Response, method_is_head: bool, in_flight: InFlight) {

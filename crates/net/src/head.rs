@@ -285,7 +285,7 @@ fn strip_prefix_ignore_case<'a>(text: &'a [u8], prefix: &[u8]) -> Option<&'a [u8
 
 /// Visible ASCII without the fragment mark and what neither a URI nor a browser puts there unencoded. A query may hold
 /// braces and back ticks, because browsers send them so (WHATWG URL, query percent-encode set).
-fn target_is_plain(target: &[u8]) -> bool {
+pub(crate) fn target_is_plain(target: &[u8]) -> bool {
     let (path, query) = target.split_at(memchr::memchr(b'?', target).unwrap_or(target.len()));
     let visible =
         |plain: bool, &byte: &u8| plain & (byte > 0x20) & (byte < 0x7f) & !matches!(byte, b'#' | b'"' | b'<' | b'>');
@@ -294,7 +294,7 @@ fn target_is_plain(target: &[u8]) -> bool {
 }
 
 /// `host [":" port]` (RFC 9110 §7.2), never empty, never with user information.
-fn authority_is_plain(authority: &[u8]) -> bool {
+pub(crate) fn authority_is_plain(authority: &[u8]) -> bool {
     let (host, rest) = match authority {
         [b'[', rest @ ..] => {
             let Some((inside, after)) =

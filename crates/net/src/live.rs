@@ -1,6 +1,7 @@
 //! What a live connection is doing and since when, on a coarse clock: plain atomics written by the connection's task and read
 //! once per tick by its worker, so that no request arms a timer. It holds no socket and makes no decision on content.
 use crate::guard::Fault;
+use crate::head::Violation;
 use crate::server::Refusal;
 use crate::settings::Timeouts;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -69,16 +70,16 @@ pub(crate) struct Refused {
 }
 
 impl Refused {
+    pub(crate) fn from_violation(violation: Violation) -> Refused {
+        let refusal = match violation.status {
+            414 | 431 => Refusal::HeaderTooLarge,
+            _ => Refusal::Malformed(violation.reason),
+        };
+        Refused { refusal, status: violation.status, reason: violation.reason }
+    }
     pub(crate) fn from_fault(fault: Fault) -> Refused {
         match fault {
-            Fault::Head { violation, .. } => Refused {
-                refusal: match violation.status {
-                    414 | 431 => Refusal::HeaderTooLarge,
-                    _ => Refusal::Malformed(violation.reason),
-                },
-                status: violation.status,
-                reason: violation.reason,
-            },
+            Fault::Head { violation, .. } => Refused::from_violation(violation),
             Fault::Body(reason) => Refused { refusal: Refusal::Malformed(reason), status: 400, reason },
         }
     }
@@ -94,6 +95,8 @@ pub(crate) struct Live {
     write_blocked_since: AtomicU64,
     /// When the client's end of stream was seen while an answer was due; 0 = not.
     half_closed_since: AtomicU64,
+    /// When we began to close in good order; 0 = not.
+    farewell_since: AtomicU64,
     cut: AtomicU8,
     /// The request's body broke its framing: whatever the service answers, the client is told 400.
     body_broken: AtomicBool,
@@ -114,6 +117,7 @@ impl Live {
             idle_since: AtomicU64::new(now),
             write_blocked_since: AtomicU64::new(0),
             half_closed_since: AtomicU64::new(0),
+            farewell_since: AtomicU64::new(0),
             cut: AtomicU8::new(0),
             body_broken: AtomicBool::new(false),
             closing: AtomicBool::new(false),
@@ -146,6 +150,10 @@ impl Live {
     fn end(&self) {
         self.idle_since.store(self.clock.now(), Relaxed);
         self.in_flight.fetch_sub(1, Relaxed);
+        if self.half_closed_since.load(Relaxed) != 0 {
+            // The end of the stream was held back for this answer, and nothing else would make the connection look again.
+            self.wake();
+        }
     }
 
     pub(crate) fn write_blocked(&self) {
@@ -168,6 +176,10 @@ impl Live {
         }
     }
 
+    /// An orderly close has begun: once nothing is in flight, the client has a moment to close too.
+    pub(crate) fn said_farewell(&self) {
+        self.farewell_since.store(self.clock.now(), Relaxed);
+    }
     pub(crate) fn close_after_answer(&self) {
         self.closing.store(true, Relaxed);
     }
@@ -239,7 +251,12 @@ impl Live {
         let waiting = self.waiting.load(Relaxed);
         let idle = self.in_flight() == 0;
         let passed = since(waiting_since);
-        let unanswered = since(self.idle_since.load(Relaxed).max(waiting_since));
+        let idle_since = self.idle_since.load(Relaxed);
+        let unanswered = since(idle_since.max(waiting_since));
+        let farewell = self.farewell_since.load(Relaxed);
+        if farewell != 0 && idle && since(farewell.max(idle_since)) > Duration::from_millis(LINGER_MS) {
+            return Cut::Now;
+        }
         match waiting {
             w if w == Waiting::Handshake as u8 && passed > timeouts.handshake => Cut::HandshakeTimeout,
             w if w == Waiting::Head as u8 && idle && unanswered > timeouts.header => Cut::HeaderTimeout,

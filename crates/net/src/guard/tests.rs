@@ -88,9 +88,18 @@ fn a2_content_length_and_transfer_encoding_together() {
 
 #[test]
 fn a2_transfer_encoding_is_exactly_chunked() {
-    for value in
-        [" chunked, identity", " xchunked", " identity", "\tchunked", " chunked\t", " chunked, chunked", "", " \x0bchunked", " chunked;q=1", " \"chunked\""]
-    {
+    for value in [
+        " chunked, identity",
+        " xchunked",
+        " identity",
+        "\tchunked",
+        " chunked\t",
+        " chunked, chunked",
+        "",
+        " \x0bchunked",
+        " chunked;q=1",
+        " \"chunked\"",
+    ] {
         refuses_fields(&format!("Transfer-Encoding:{value}\r\n"), 400);
     }
     refuses_fields("Transfer-Encoding:\r\n chunked\r\n", 400);

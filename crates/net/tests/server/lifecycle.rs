@@ -1,0 +1,152 @@
+//! Draining, cutting, panics, ports.
+use crate::raw::{TestServer, start, start_with};
+use net::Server;
+use net::server::StartError;
+use net::settings::{Limits, ServerSettings, Timeouts};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Duration;
+
+const GRACE: Duration = Duration::from_secs(10);
+
+fn drain_in_background(server: &mut TestServer, grace: Duration) -> std::thread::JoinHandle<usize> {
+    let server = server.server.take().unwrap();
+    std::thread::spawn(move || server.drain(grace))
+}
+
+#[test]
+fn draining_finishes_what_is_in_flight_and_says_close() {
+    let mut server = start();
+    let mut raw = server.connect();
+    raw.get("/wait");
+    server.seen.wait_for("the request", |seen| seen.requests.lock().unwrap().len() == 1);
+    let drained = drain_in_background(&mut server, GRACE);
+    crate::raw::wait_until("the end of listening", || std::net::TcpStream::connect(server.address).is_err());
+    server.seen.go.notify_one();
+    let (head, body) = raw.answer();
+    assert!(head.contains("connection: close\r\n"), "{head}");
+    assert_eq!(body, "waited");
+    assert_eq!(raw.read_to_end(), "");
+    assert_eq!(drained.join().unwrap(), 0);
+}
+
+#[test]
+fn draining_closes_idle_connections_and_cuts_the_rest_after_its_grace() {
+    let mut server = start();
+    let mut idle = server.connect();
+    idle.get("/");
+    idle.answer();
+    let mut busy = server.connect();
+    busy.get("/wait");
+    server.seen.wait_for("the request", |seen| seen.requests.lock().unwrap().len() == 2);
+    let drained = drain_in_background(&mut server, Duration::from_secs(2));
+    assert_eq!(idle.read_to_end(), "");
+    assert_eq!(drained.join().unwrap(), 1);
+    assert_eq!(server.seen.given_up.load(SeqCst), 1);
+    assert_eq!(busy.read_to_end(), "");
+}
+
+/// One client that uses connections as HTTP says: an answer with `Connection: close` is the last on its connection. Returns
+/// how many answers it got and how many requests failed.
+fn load(address: SocketAddr, stop: &AtomicBool) -> (usize, usize) {
+    let (mut answers, mut failures) = (0, 0);
+    // A refused connection: the listener is gone, which is no failed request.
+    while !stop.load(SeqCst)
+        && let Ok(stream) = TcpStream::connect(address)
+    {
+        stream.set_read_timeout(Some(crate::raw::LIMIT)).unwrap();
+        while let Ok(is_last) = exchange(&stream).inspect_err(|_| failures += 1) {
+            answers += 1;
+            if is_last {
+                break;
+            }
+        }
+    }
+    (answers, failures)
+}
+
+fn exchange(mut stream: &TcpStream) -> std::io::Result<bool> {
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")?;
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"hello") {
+        let mut buffer = [0; 1024];
+        let count = stream.read(&mut buffer)?;
+        if count == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        answer.extend_from_slice(&buffer[..count]);
+    }
+    Ok(memchr::memmem::find(&answer, b"connection: close").is_some())
+}
+
+#[test]
+fn draining_under_load_fails_no_request() {
+    for workers in [1, 2] {
+        let mut server = start_with(|settings| settings.workers = workers);
+        let running = server.server.take().unwrap();
+        let address = server.address;
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let clients: Vec<_> = (0..4).map(|_| scope.spawn(|| load(address, &stop))).collect();
+            server.seen.wait_for("some load", |seen| seen.requests.lock().unwrap().len() > 200);
+            assert_eq!(running.drain(GRACE), 0);
+            stop.store(true, SeqCst);
+            for client in clients {
+                let (answers, failures) = client.join().unwrap();
+                assert!(answers > 0);
+                assert_eq!(failures, 0);
+            }
+        });
+    }
+}
+
+#[test]
+fn dropping_a_server_frees_its_port() {
+    let mut server = start();
+    let mut raw = server.connect();
+    raw.get("/");
+    raw.answer();
+    drop(server.server.take());
+    assert_eq!(raw.read_to_end(), "");
+    assert!(std::net::TcpStream::connect(server.address).is_err());
+}
+
+#[test]
+fn a_panic_ends_its_connection_and_nothing_else() {
+    let server = start();
+    let mut other = server.connect();
+    other.get("/");
+    other.answer();
+    let answer = server.talk("GET /panic HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 500 "), "{answer}");
+    assert!(answer.to_ascii_lowercase().contains("connection: close"), "{answer}");
+    assert_eq!(server.seen.panics.load(SeqCst), 1);
+    other.get("/");
+    assert_eq!(other.answer().1, "hello");
+}
+
+#[test]
+fn a_port_in_use_is_an_error_also_for_several_workers() {
+    let server = start_with(|settings| settings.workers = 2);
+    let settings = ServerSettings {
+        listen: vec![server.address],
+        tls: None,
+        limits: Limits::default(),
+        timeouts: Timeouts::default(),
+        workers: 2,
+    };
+    let seen = Arc::clone(&server.seen);
+    let second = Server::start(settings, move |_| Quiet(Arc::clone(&seen)));
+    assert!(matches!(second, Err(StartError::Listen { address, .. }) if address == server.address));
+}
+
+struct Quiet(#[expect(dead_code, reason = "only keeps what the closure captured")] Arc<crate::raw::Seen>);
+impl net::Service for Quiet {
+    async fn call(&self, _: net::Request, _: &Arc<net::Connection>) -> net::Response {
+        net::Response::new(net::Body::empty())
+    }
+    fn refused(&self, _: net::Refusal, _: &net::Connection) {}
+    fn panicked(&self, _: &net::Connection) {}
+}

@@ -1,0 +1,131 @@
+//! Clients that are slow, silent or many.
+use crate::raw::{Raw, identity, short, start, start_with};
+use net::{BodyError, Refusal};
+use std::io::Read;
+use std::time::Duration;
+
+#[test]
+fn a4_a_slow_head_is_408_and_closed() {
+    let server = start_with(|settings| settings.timeouts = short());
+    let mut raw = server.connect();
+    raw.send("GET / HTTP/1.1\r\nHost: a\r\nX: ");
+    let answer = raw.read_to_end();
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert_eq!(*server.seen.refusals.lock().unwrap(), [Refusal::HeaderTimeout]);
+    assert_eq!(server.requests(), [""; 0]);
+}
+
+#[test]
+fn a4_a_dripping_head_gains_no_time() {
+    let server = start_with(|settings| settings.timeouts = short());
+    let mut raw = server.connect();
+    raw.send("GET / HTTP/1.1\r\nHost: a\r\nX: ");
+    let mut writer = raw.stream.try_clone().unwrap();
+    let drip = std::thread::spawn(move || {
+        use std::io::Write;
+        // Far more bytes than the limit leaves time for.
+        for _ in 0..2_000 {
+            if writer.write_all(b"x").is_err() {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        false
+    });
+    let answer = raw.read_until("\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert!(drip.join().unwrap(), "the connection was never closed");
+}
+
+#[test]
+fn a4_a_connection_without_a_byte_is_closed() {
+    let server = start_with(|settings| settings.timeouts = short());
+    assert_eq!(server.connect().read_to_end(), "");
+    server.seen.wait_for("the count", |seen| *seen.refusals.lock().unwrap() == [Refusal::HeaderTimeout]);
+}
+
+#[test]
+fn a4_a_kept_alive_connection_without_a_request_is_closed() {
+    let server = start_with(|settings| settings.timeouts = short());
+    let mut raw = server.connect();
+    raw.get("/");
+    assert_eq!(raw.answer().1, "hello");
+    assert_eq!(raw.read_to_end(), "");
+    assert_eq!(server.seen.refusals.lock().unwrap().len(), 0);
+}
+
+#[test]
+fn a4_a_stalled_body_is_408_and_closed() {
+    let server = start_with(|settings| settings.timeouts = short());
+    let mut raw = server.connect();
+    raw.send("POST /read HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello");
+    let answer = raw.read_to_end();
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert_eq!(*server.seen.body_errors.lock().unwrap(), [BodyError::Stalled]);
+}
+
+#[test]
+fn a4_a_silent_tls_handshake_is_closed() {
+    let server = start_with(|settings| {
+        settings.timeouts = short();
+        settings.tls = Some(identity("a.example"));
+    });
+    assert_eq!(server.connect().read_to_end(), "");
+    assert_eq!(*server.seen.refusals.lock().unwrap(), [Refusal::HandshakeTimeout]);
+}
+
+#[test]
+fn a4_a_slow_service_is_not_a_slow_client() {
+    let server = start_with(|settings| settings.timeouts = short());
+    let mut raw = server.connect();
+    raw.get("/wait");
+    server.seen.wait_for("the request", |seen| seen.requests.lock().unwrap().len() == 1);
+    // Three silent connections, each closed after every limit has passed once, tell the time.
+    for _ in 0..3 {
+        assert_eq!(server.connect().read_to_end(), "");
+    }
+    server.seen.go.notify_one();
+    assert_eq!(raw.answer().1, "waited");
+}
+
+#[test]
+fn a4_a_client_that_never_reads_is_cut() {
+    let server = start_with(|settings| settings.timeouts = short());
+    let mut raw = server.connect();
+    raw.get("/big");
+    server.seen.wait_for("the request", |seen| seen.requests.lock().unwrap().len() == 1);
+    crate::raw::wait_until("the cut", || server.server.as_ref().unwrap().open_connections() == 0);
+    let mut got = Vec::new();
+    // What the sockets held is still there; then the connection is over, by an end or by a reset.
+    let _ = raw.stream.read_to_end(&mut got);
+    assert!(got.len() < 64 << 20);
+}
+
+#[test]
+fn a4_two_thousand_idle_connections_leave_the_next_client_unharmed() {
+    let server = start();
+    let idle: Vec<Raw> = (0..2_000).map(|_| server.connect()).collect();
+    let mut raw = server.connect();
+    raw.get("/");
+    assert_eq!(raw.answer().1, "hello");
+    assert_eq!(server.server.as_ref().unwrap().open_connections(), 2_001);
+    drop(idle);
+    crate::raw::wait_until("the ends", || server.server.as_ref().unwrap().open_connections() == 1);
+}
+
+#[test]
+fn connections_past_the_limit_wait_in_the_backlog() {
+    let server = start_with(|settings| settings.limits.connections_max = 2);
+    let mut first = server.connect();
+    first.get("/");
+    first.answer();
+    let mut second = server.connect();
+    second.get("/");
+    second.answer();
+    let mut third = server.connect();
+    third.get("/third");
+    server.seen.wait_for("the note", |seen| *seen.refusals.lock().unwrap() == [Refusal::TooManyConnections]);
+    assert!(!server.requests().contains(&"GET /third".to_owned()));
+    drop(first);
+    assert_eq!(third.answer().1, "hello");
+}
