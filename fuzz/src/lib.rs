@@ -138,12 +138,32 @@ mod tests {
     }
 
     #[test]
-    fn the_corpora_replay() {
+    fn the_jws_corpus_replays() {
         replay("jws", super::jws);
+    }
+
+    #[test]
+    fn the_json_corpus_replays() {
         replay("json", super::json);
+    }
+
+    #[test]
+    fn the_jwks_corpus_replays() {
         replay("jwks", super::jwks);
+    }
+
+    #[test]
+    fn the_path_corpus_replays() {
         replay("path", super::path);
+    }
+
+    #[test]
+    fn the_rules_corpus_replays() {
         replay("rules", super::rules);
+    }
+
+    #[test]
+    fn the_hop_corpus_replays() {
         replay("hop", super::hop);
     }
 }

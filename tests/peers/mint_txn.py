@@ -1,6 +1,7 @@
 """Mints Txn-Tokens, one good and the rest each with one fault, for the examples in `examples/verify-txn-token`.
 
-Prints {"jwks", "trust_domain", "cases": [{"name", "token", "accepted"}]}. The keys live as long as this program.
+Prints {"jwks", "trust_domain", "cases": [{"name", "token", "accepted"}], "issuer_jwks", "access_token"}; the last two are an
+issuer's, for a request through the real edge. The keys live as long as this program.
 """
 import json
 import time
@@ -25,6 +26,16 @@ def claims(**changed) -> dict:
     usual = {"iss": EDGE, "aud": DOMAIN, "iat": now, "exp": now + 60, "txn": "01980000-0000-7000-8000-000000000001",
              "sub": "demo|ana", "scope": "orders.read", "req_wl": EDGE, "tctx": {"rt": "orders:GET /orders/**", "g": ["support"]}}
     return {name: value for name, value in {**usual, **changed}.items() if value is not None}
+
+
+def access() -> dict:
+    signer = jwk.ECKey.generate_key("P-256", private=True)
+    public = {**signer.as_dict(private=False), "kid": "issuer-1", "alg": "ES256", "use": "sig"}
+    now = int(time.time())
+    body = {"iss": "https://issuer.example", "aud": "acme", "sub": "ana", "client_id": "demo", "iat": now, "exp": now + 300,
+            "jti": "1", "groups": ["support"]}
+    token = jwt.encode({"typ": "at+jwt", "alg": "ES256", "kid": "issuer-1"}, body, signer)
+    return {"issuer_jwks": {"keys": [public]}, "access_token": token}
 
 
 def main() -> None:
@@ -55,7 +66,7 @@ def main() -> None:
         ("another edge's kid", mint(claims(), {"kid": other["kid"]}), False),
     ]
     listed = [{"name": name, "token": token, "accepted": accepted} for name, token, accepted in cases]
-    print(json.dumps({"jwks": {"seq": 1, "keys": [published, other]}, "trust_domain": DOMAIN, "cases": listed}))
+    print(json.dumps({"jwks": {"seq": 1, "keys": [published, other]}, "trust_domain": DOMAIN, "cases": listed, **access()}))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
 //! Runs `examples/verify-txn-token` in Rust, Python and Node with stock JOSE libraries: the good Txn-Token is accepted, and
-//! each with one fault is refused. It starts no product code: the tokens come from `tests/peers/mint_txn.py`.
+//! each with one fault is refused. First with tokens of `tests/peers/mint_txn.py`, then with the one that the real edge gave
+//! its upstream, checked against the key set that the edge publishes. It knows no product code, only the product.
+use crate::edge::{Edge, File};
+use crate::origin::{Origin, field};
 use crate::peers::python_of;
 use crate::run::{cargo, must, output, program, root, target_folder};
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize;
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -16,6 +19,8 @@ struct Minted {
     jwks: serde_json::Value,
     trust_domain: String,
     cases: Vec<Case>,
+    issuer_jwks: serde_json::Value,
+    access_token: String,
 }
 
 #[derive(Deserialize)]
@@ -25,13 +30,20 @@ struct Case {
     accepted: bool,
 }
 
+const LANGUAGES: [&str; 3] = ["Rust", "Python", "Node"];
+
 pub(crate) fn check() -> Result<()> {
     must(cargo(&["build", "--quiet", "--locked", "--package", "verify-txn-token"]))?;
     link_modules()?;
     let minted: Minted = serde_json::from_str(&output(program(python_of("test"), &["tests/peers/mint_txn.py"]))?)?;
-    let url = publish(minted.jwks.to_string())?;
-    let mut checked = 0;
-    for language in ["Rust", "Python", "Node"] {
+    made_up(&minted)?;
+    from_the_edge(&minted)
+}
+
+fn made_up(minted: &Minted) -> Result<()> {
+    let published = Origin::start(PUBLISHED_AT, minted.jwks.to_string())?;
+    let url = format!("http://{}{PUBLISHED_AT}", published.address);
+    for language in LANGUAGES {
         for case in &minted.cases {
             let accepted = accepts(verifier(language), &url, &minted.trust_domain, &case.token)
                 .with_context(|| format!("{language}, {}", case.name))?;
@@ -39,12 +51,53 @@ pub(crate) fn check() -> Result<()> {
                 let did = if accepted { "accepted" } else { "refused" };
                 bail!("the {language} example {did} the token `{}`: {}", case.name, case.token);
             }
-            checked += 1;
         }
         println!("{language}: {} tokens judged as they should be", minted.cases.len());
     }
-    println!("{checked} verdicts of stock JOSE libraries");
     Ok(())
+}
+
+/// The Txn-Token as an upstream gets it, and the key set as anybody gets it.
+fn from_the_edge(minted: &Minted) -> Result<()> {
+    let upstream = Origin::start("*", "{}".to_owned())?;
+    let issuers = "issuers:\n  demo: { issuer: \"https://issuer.example\", audience: [acme], jwks_file: jwks.json }\n";
+    let service = format!(
+        "service: orders\nupstream: http://{}\nexpose: {{ host: \"*\", path: /orders/** }}\nrules:\n  \
+         - {{ name: support reads orders, who: \"group:support\", can: GET /orders/** }}\n",
+        upstream.address
+    );
+    let keys = File { name: "jwks.json", text: minted.issuer_jwks.to_string() };
+    let edge = Edge::start("examples", issuers, &[keys, File { name: "service.yaml", text: service }])?;
+    let status = get(edge.address, "/orders/42", &minted.access_token)?;
+    ensure!(status.starts_with("HTTP/1.1 200 "), "the edge answered `{status}` instead of 200");
+    let head = upstream.next()?;
+    let token = field(&head, "txn-token").context("the upstream got no Txn-Token")?;
+    let url = format!("http://{}{PUBLISHED_AT}", edge.address);
+    for language in LANGUAGES {
+        ensure!(
+            accepts(verifier(language), &url, &minted.trust_domain, token)?,
+            "the {language} example refused {token}"
+        );
+        ensure!(
+            !accepts(verifier(language), &url, "other.example", token)?,
+            "the {language} example accepted any audience"
+        );
+    }
+    println!("the edge's own Txn-Token passes in {}", LANGUAGES.join(", "));
+    Ok(())
+}
+
+/// One request with a bearer token; gives the status line.
+fn get(address: SocketAddr, path: &str, bearer: &str) -> Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {bearer}\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes())?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer).lines().next().unwrap_or_default().to_owned())
 }
 
 fn verifier(language: &str) -> Command {
@@ -74,30 +127,4 @@ fn accepts(mut command: Command, url: &str, trust_domain: &str, token: &str) -> 
     }
     let claims: serde_json::Value = serde_json::from_slice(&out.stdout).context("claims are not JSON")?;
     Ok(claims.get("sub").is_some())
-}
-
-/// Serves one document on a loopback port until this process ends.
-fn publish(document: String) -> Result<String> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    let url = format!("http://{}{PUBLISHED_AT}", listener.local_addr()?);
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            drop(answer(stream, &document));
-        }
-    });
-    Ok(url)
-}
-
-fn answer(stream: TcpStream, document: &str) -> Result<()> {
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    let mut lines = BufReader::new(&stream).lines();
-    let request = lines.next().context("no request")??;
-    while lines.next().transpose()?.is_some_and(|line| !line.is_empty()) {}
-    let status = if request.starts_with(&format!("GET {PUBLISHED_AT} ")) { "200 OK" } else { "404 Not Found" };
-    let head = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: application/jwk-set+json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-        document.len()
-    );
-    (&stream).write_all((head + document).as_bytes())?;
-    Ok(())
 }

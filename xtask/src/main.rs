@@ -4,8 +4,11 @@
 
 mod bench;
 mod dependencies;
+mod edge;
 mod examples;
 mod fuzz;
+mod h2spec;
+mod origin;
 mod peers;
 mod report;
 mod run;
@@ -34,6 +37,8 @@ enum Task {
     Tidy,
     /// The Txn-Token examples in Rust, Python and Node against good and faulty tokens
     Examples,
+    /// HTTP/2 conformance of the edge, judged by h2spec
+    H2spec,
     /// Install the peer programs that tests and benchmarks talk to, and nothing else
     Peers {
         /// Also those that only `bench` needs (Envoy, HAProxy, wrk)
@@ -75,6 +80,7 @@ fn run(task: Task) -> Result<()> {
         Task::Test { quick } => test::run(quick),
         Task::Tidy => tidy::run(),
         Task::Examples => examples::check(),
+        Task::H2spec => h2spec::check(),
         Task::Peers { bench } => peers::install(if bench { peers::Purpose::Bench } else { peers::Purpose::Test }),
         Task::Fuzz { minutes, target } => fuzz::run(minutes, target.as_deref()),
         Task::Bench { which: Bench::Edge(options) } => bench::edge::run(&options),
