@@ -22,6 +22,9 @@ use crate::reason::Reason;
 /// Largest access token we read, in bytes.
 pub const BYTES_MAX: usize = 16 * 1024;
 
+/// Longest detail text of a refusal, in characters.
+const DETAIL_CHARS_MAX: usize = 400;
+
 /// A token that was refused. `detail` is for the record and operators, never for the caller.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {detail}", reason.code())]
@@ -30,8 +33,9 @@ pub struct Refused {
     pub detail: String,
 }
 
+/// The detail goes into records and terminals: one line, bounded, nothing invisible, whatever the token said.
 fn refused(reason: Reason, detail: impl Into<String>) -> Refused {
-    Refused { reason, detail: detail.into() }
+    Refused { reason, detail: read::plain(&detail.into(), DETAIL_CHARS_MAX) }
 }
 
 impl From<JwsError> for Refused {

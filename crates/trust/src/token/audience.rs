@@ -17,7 +17,7 @@ pub(super) fn check(claims: &Object, profile: &Profile) -> Result<(), Refused> {
     let is_ours = |audience: &&str| settings.audience.iter().any(|ours| ours == audience);
     if audiences.is_empty() {
         // Cognito's access tokens have no `aud`; the client below stands in for it.
-        if settings.preset != Preset::Cognito || !settings.audience.is_empty() {
+        if settings.preset != Preset::Cognito || !settings.audience.is_empty() || claims.contains_key("aud") {
             return Err(refused(Reason::AudienceWrong, "the token has no `aud`"));
         }
     } else if !audiences.iter().any(is_ours) {
@@ -70,7 +70,7 @@ pub(super) fn seen(claims: &Object) -> Vec<String> {
     read_audiences(claims).unwrap_or_default().into_iter().map(str::to_owned).collect()
 }
 
-/// One string or an array of strings, RFC 7519 §4.1.3; a missing `aud` and `[]` are the same.
+/// One string or an array of strings, RFC 7519 §4.1.3; a missing `aud` reads as none.
 pub(super) fn read_audiences(claims: &Object) -> Result<Vec<&str>, Refused> {
     match claims.get("aud") {
         None => Ok(Vec::new()),

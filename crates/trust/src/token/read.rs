@@ -16,6 +16,15 @@ pub(super) fn quoted(text: &str) -> String {
     format!("`{shown}{more}`")
 }
 
+/// At most `chars_max` characters, the invisible ones written out.
+pub(super) fn plain(text: &str, chars_max: usize) -> String {
+    let mut shown = String::new();
+    for c in text.chars().take(chars_max) {
+        if is_deceptive(c) { shown.extend(c.escape_unicode()) } else { shown.push(c) }
+    }
+    shown
+}
+
 pub(super) fn wrong_type(claim: &str, expected: &str) -> Refused {
     refused(Reason::ClaimsMalformed, format!("{} is not {expected}", quoted(claim)))
 }

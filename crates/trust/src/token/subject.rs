@@ -16,6 +16,8 @@ struct Party {
 }
 
 pub(super) fn principal(claims: &Object, profile: &Profile, expires_at: i64) -> Result<Principal, Refused> {
+    // Also where another claim is the id: a `sub` of another type is no JWT (RFC 7519 §4.1.2).
+    read::text(claims, "sub")?;
     let client = audience::client(claims, profile)?;
     let agent = agent(claims, profile, client)?;
     let mut party = party(claims, profile, client)?;
@@ -55,7 +57,16 @@ enum Actor<'c> {
 
 fn agent<'c>(claims: &'c Object, profile: &Profile, client: Option<&str>) -> Result<Option<Actor<'c>>, Refused> {
     match claims.get("act") {
-        Some(Value::Object(act)) => Ok(Some(Actor::Claimed(read::required(act, "sub")?))),
+        Some(Value::Object(act)) => {
+            let name = read::required(act, "sub")?;
+            // Rules name such agents by their certificate; an issuer's word for it proves nothing.
+            if name.starts_with("spiffe://") || name.starts_with('/') {
+                let detail =
+                    format!("`act.sub` {} is a SPIFFE ID, which only a certificate proves", read::quoted(name));
+                return Err(refused(Reason::ClaimsMalformed, detail));
+            }
+            Ok(Some(Actor::Claimed(name)))
+        }
         Some(_) => Err(read::wrong_type("act", "an object")),
         None => {
             let listed = client.is_some_and(|client| profile.settings().agents.iter().any(|agent| agent == client));
@@ -111,7 +122,10 @@ pub(super) fn entra_is_app_only(claims: &Object) -> Result<bool, Refused> {
             Err(refused(Reason::ClaimsMalformed, "`idtyp` is `app`, yet there is a person's `scp`"))
         }
         Some("app") => Ok(true),
-        Some(_) => Ok(false),
+        Some("user") => Ok(false),
+        Some(other) => {
+            Err(refused(Reason::TokenKind, format!("`idtyp` is {}: neither a person nor an app", read::quoted(other))))
+        }
         None => Ok(!scoped && claims.contains_key("oid") && claims.get("oid") == claims.get("sub")),
     }
 }
@@ -169,7 +183,10 @@ fn okta(claims: &Object, client: Option<&str>) -> Result<Party, Refused> {
 /// `<connection>|<id>` for people, `<client>@clients` for programs.
 fn auth0(claims: &Object) -> Result<Party, Refused> {
     let sub = read::required(claims, "sub")?;
-    let program = sub.ends_with("@clients") || read::text(claims, "gty")? == Some("client-credentials");
+    let grant = |value: &Value| value.as_str() == Some("client-credentials");
+    let granted =
+        claims.get("gty").is_some_and(|gty| grant(gty) || gty.as_array().is_some_and(|all| all.iter().any(grant)));
+    let program = sub.ends_with("@clients") || granted;
     Ok(Party { kind: if program { Kind::Workload } else { Kind::Person }, id: sub.to_owned() })
 }
 

@@ -158,6 +158,10 @@ fn api_56_identifiers_hold_nothing_invisible() {
     }
     check(&generic, &good_but(Preset::Generic, json!({ "sub": null })), Err(Reason::ClaimsMalformed));
     check(&generic, &good_but(Preset::Generic, json!({ "sub": 7 })), Err(Reason::ClaimsMalformed));
+    // Where another claim is the id, too.
+    for preset in Preset::ALL {
+        check(&profile(preset), &good_but(preset, json!({ "sub": [] })), Err(Reason::ClaimsMalformed));
+    }
     let longest = "a".repeat(255);
     check(&generic, &good_but(Preset::Generic, json!({ "sub": longest })), Ok(&format!("generic|{longest}")));
     check(&generic, &good_but(Preset::Generic, json!({ "sub": "Zoë 蔡" })), Ok("generic|Zoë 蔡"));
@@ -323,6 +327,7 @@ fn api_61_cognito_takes_access_tokens_of_its_own_clients_only() {
     token(json!({ "client_id": ["shop-web"] }), Err(Reason::ClaimsMalformed));
     // Bound to a resource that is not ours (resource binding gives access tokens an `aud`).
     token(json!({ "aud": "billing" }), Err(Reason::AudienceWrong));
+    token(json!({ "aud": [] }), Err(Reason::AudienceWrong));
     token(json!({ "iss": "https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_Other" }), Err(Reason::IssuerUnknown));
 }
 
@@ -406,6 +411,7 @@ fn api_64_an_app_only_token_is_a_workload_and_no_person() {
     assert_eq!(kind(json!({})), Ok(Kind::Person));
     // Says both: refused, not guessed.
     assert_eq!(kind(json!({ "idtyp": "app" })), Err(Reason::ClaimsMalformed));
+    assert_eq!(kind(json!({ "idtyp": "device" })), Err(Reason::TokenKind));
     // No `scp` does not make an app, nor does a role.
     assert_eq!(kind(json!({ "scp": null, "roles": ["Orders.Read.All"] })), Err(Reason::TokenKind));
 }
@@ -418,6 +424,7 @@ fn api_64_client_credentials_make_a_workload_with_every_provider() {
         (Preset::Okta, json!({ "uid": null, "sub": "shop-web" })),
         (Preset::Auth0, json!({ "sub": "shop-web@clients", "gty": "client-credentials" })),
         (Preset::Auth0, json!({ "sub": "shop-web@clients" })),
+        (Preset::Auth0, json!({ "gty": ["client-credentials"] })),
         (Preset::Cognito, json!({ "sub": "shop-batch", "client_id": "shop-batch" })),
         (Preset::Keycloak, json!({ "sid": null, "client_id": "shop-web" })),
         (Preset::Keycloak, json!({ "sid": null, "clientId": "shop-web" })),
@@ -527,7 +534,9 @@ fn an_agent_acts_beside_the_person_or_for_itself() {
 
     let alone = principal(json!({ "client_id": "report-bot", "sub": "report-bot" }));
     assert_eq!((alone.kind, alone.subject.as_ref(), alone.agent), (Kind::Agent, "generic|report-bot", None));
-    for act in [json!("helper"), json!({}), json!({ "sub": 7 }), json!([])] {
+    // An agent that rules know by its certificate cannot be claimed by an issuer.
+    let svid = json!({ "sub": "spiffe://acme.example/agents/bot" });
+    for act in [json!("helper"), json!({}), json!({ "sub": 7 }), json!([]), svid, json!({ "sub": "/agents/bot" })] {
         check(&generic, &good_but(Preset::Generic, json!({ "act": act })), Err(Reason::ClaimsMalformed));
     }
 }
@@ -549,4 +558,23 @@ fn kubernetes_tokens_good_at_the_api_server_are_refused() {
         token(json!({ "sub": sub }), Err(Reason::ClaimsMalformed));
     }
     token(json!({ "sub": "system:serviceaccount:shop:admin" }), Err(Reason::ClaimsMalformed));
+}
+
+#[test]
+fn a_refusal_is_one_bounded_line_whatever_the_token_says() {
+    let nasty = "\u{1b}[2J\r\n\u{202e}`".repeat(200);
+    let generic = profile(Preset::Generic);
+    let twice = format!(r#"{{"{n}":1,"{n}":2}}"#, n = "a\\u001b".repeat(500));
+    let mut details = vec![
+        Peeked::parse(&with_payload(&twice)).expect_err("a name twice").detail,
+        verdict(&generic, Some(&nasty), &good(Preset::Generic)).expect_err("typ").detail,
+    ];
+    for claim in ["aud", "sub", "client_id", "exp", "groups", "act", "iss"] {
+        let claims = good_but(Preset::Generic, json!({ claim: nasty }));
+        details.extend(verdict(&generic, None, &claims).err().map(|refused| refused.detail));
+    }
+    assert!(details.len() >= 7);
+    for detail in details {
+        assert!(detail.len() < 4000 && !detail.chars().any(|c| c.is_control() || c == '\u{202e}'), "{detail:?}");
+    }
 }

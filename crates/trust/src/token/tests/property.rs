@@ -73,6 +73,25 @@ fn has_audience(claims: &Object, profile: &Profile) -> bool {
     }
 }
 
+/// A second, independent reader of the same token: signature, issuer, and audience where there is any.
+fn jsonwebtoken_accepts(profile: &Profile, token: &str, claims: &Object) -> bool {
+    let signer = sign::of(profile);
+    let jwk: jsonwebtoken::jwk::Jwk = serde_json::from_value(signer.jwk()).unwrap();
+    let key = jsonwebtoken::DecodingKey::from_jwk(&jwk).unwrap();
+    let mut validation = jsonwebtoken::Validation::new(signer.algorithm().parse().unwrap());
+    validation.set_issuer(profile.issuers());
+    if claims.contains_key("aud") {
+        validation.set_audience(&profile.settings().audience)
+    } else {
+        validation.validate_aud = false
+    };
+    // Its clock cannot be set: the times are judged by our own assertion.
+    validation.validate_exp = false;
+    validation.validate_nbf = false;
+    validation.required_spec_claims = ["exp", "iss"].map(str::to_owned).into();
+    jsonwebtoken::decode::<Value>(token, &key, &validation).is_ok()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -92,6 +111,7 @@ proptest! {
             prop_assert!(has_audience(&claims, &profile));
             prop_assert!(claims.get("exp").and_then(Value::as_f64).unwrap() > (NOW - 60) as f64);
             prop_assert!(!claims.contains_key("cnf"));
+            prop_assert!(jsonwebtoken_accepts(&profile, &sign::of(&profile).token(typ, &claims), &claims));
             prop_assert!(typ.is_none_or(|typ| typ == "JWT" || typ == "at+jwt"));
             let principal = token.into_principal();
             let (issuer, id) = principal.subject.split_once('|').unwrap();
