@@ -5,6 +5,7 @@
 //! candidate rules of a request, `decide` judges them. `docs/rules.md` tells users what every clause means.
 
 mod cases;
+mod cedar;
 mod clause;
 mod compile;
 mod decide;
@@ -16,11 +17,14 @@ mod reads;
 mod route;
 mod rule;
 mod source;
+mod syntax;
 mod verdict;
 mod when;
 
 #[cfg(test)]
 mod tests_cases;
+#[cfg(test)]
+mod tests_cedar;
 #[cfg(test)]
 mod tests_clause;
 #[cfg(test)]
@@ -79,8 +83,8 @@ impl ServicePolicy {
         cases::run(self)
     }
 
-    /// The whole set as Cedar text (built from Cedar's public syntax tree).
+    /// Every enforced rule as Cedar text (built from Cedar's public syntax tree), `never` rules first.
     pub fn to_cedar(&self) -> String {
-        todo!()
+        cedar::text(self)
     }
 }

@@ -4,6 +4,7 @@
 use super::ServicePolicy;
 use super::cases;
 use super::clause::{self, Can, Who};
+use super::params::Kind;
 use super::route::{Candidate, Routes};
 use super::rule::{Grant, Needs, Rule};
 use super::source::{Flaw, Problem, RuleSource, ServiceSource, shown};
@@ -26,6 +27,7 @@ pub(super) fn compile(source: &ServiceSource) -> Result<ServicePolicy, Vec<Probl
     let rules = compile_list(source, "rules", &source.rules, &mut problems);
     check_names(source, &mut problems);
     check_reachable(&rules, &never, &mut problems);
+    check_params(&rules, &never, &mut problems);
     let cases = cases::parse(source, &mut problems);
     if !problems.found.is_empty() {
         problems.found.sort_by_key(|problem| (problem.list != "service", problem.list == "tests", problem.index));
@@ -258,6 +260,29 @@ fn check_names(source: &ServiceSource, problems: &mut Problems) {
                 problems.add(list, index, "name", Flaw::new(what, "give each rule its own name"));
             }
             _ => drop(seen.insert(name, rule)),
+        }
+    }
+}
+
+/// One name, one type within a service: two rules that read one parameter differently are a mistake in one of them.
+fn check_params(rules: &[(usize, Rule)], never: &[(usize, Rule)], problems: &mut Problems) {
+    let mut seen: BTreeMap<&str, (Kind, &Rule)> = BTreeMap::new();
+    let lists = [("rules", rules), ("never", never)];
+    for (list, index, rule) in
+        lists.into_iter().flat_map(|(list, rules)| rules.iter().map(move |(index, rule)| (list, *index, rule)))
+    {
+        for param in rule.when.iter().flat_map(|when| &when.params) {
+            let (kind, first) = *seen.entry(&*param.name).or_insert((param.kind, rule));
+            if kind != param.kind {
+                let what = format!(
+                    "parameter `{}` is {} here and {} in `{}`",
+                    param.name,
+                    param.kind.described(),
+                    kind.described(),
+                    first.name
+                );
+                problems.add(list, index, "when", Flaw::new(what, "compare it with values of one type in all rules"));
+            }
         }
     }
 }

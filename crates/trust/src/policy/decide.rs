@@ -35,7 +35,7 @@ pub struct Input<'a> {
 }
 
 /// A passkey touch may lie this far in our future: control and edge have two clocks.
-const CLOCK_LEEWAY_S: i64 = 5;
+pub(super) const CLOCK_LEEWAY_S: i64 = 5;
 
 /// Whether one clause holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

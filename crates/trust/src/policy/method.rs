@@ -77,6 +77,15 @@ impl Methods {
     pub(super) fn covers(self, other: Methods) -> bool {
         self.0 & other.0 == other.0
     }
+
+    pub(super) fn is_all(self) -> bool {
+        self.0 == u64::MAX
+    }
+
+    /// The names in this set, for the Cedar export.
+    pub(super) fn names(self) -> impl Iterator<Item = &'static str> {
+        NAMES.into_iter().enumerate().filter(move |(at, _)| self.0 & (1 << at) != 0).map(|(_, name)| name)
+    }
 }
 
 fn bit(method: &str) -> Option<u64> {

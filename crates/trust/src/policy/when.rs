@@ -18,6 +18,8 @@ use std::sync::Arc;
 pub(super) struct When {
     pub(super) text: Arc<str>,
     pub(super) tree: pst::Expr,
+    /// Names of what it reads, as `context.facts.unknown` of the Cedar export knows them.
+    reads: Vec<String>,
     expression: Expression,
     rows: Vec<&'static Row>,
     pub(super) params: Vec<Param>,
@@ -55,7 +57,12 @@ impl When {
         let reads = Reads::of(&tree)?;
         validate(&tree, &reads.params, anonymous)?;
         let scope = Scope::new().ok_or_else(|| Flaw::new("`when` cannot be prepared", FIX))?;
-        Ok(When { text: text.into(), tree, expression, rows: reads.rows, params: reads.params, scope })
+        let names = names_of(&reads);
+        Ok(When { text: text.into(), tree, reads: names, expression, rows: reads.rows, params: reads.params, scope })
+    }
+
+    pub(super) fn reads(&self) -> &[String] {
+        &self.reads
     }
 
     pub(super) fn holds(&self, judge: &Judge<'_>) -> Result<bool, WhenError> {
@@ -96,6 +103,19 @@ impl When {
         }
         Context::from_pairs(top).map_err(|error| WhenError::Evaluation(shown(&error.to_string())))
     }
+}
+
+/// `principal.groups`, `params.amount`; a parameter that must be there also as `params.amount missing`.
+fn names_of(reads: &Reads) -> Vec<String> {
+    let rows = reads.rows.iter().map(|row| match row.section {
+        "" => row.name.to_owned(),
+        section => format!("{section}.{}", row.name),
+    });
+    let params = reads.params.iter().flat_map(|param| {
+        let missing = (!param.optional).then(|| format!("params.{} missing", param.name));
+        std::iter::once(format!("params.{}", param.name)).chain(missing)
+    });
+    rows.chain(params).collect()
 }
 
 impl std::fmt::Debug for When {
