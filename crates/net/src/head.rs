@@ -194,7 +194,7 @@ pub(crate) fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Violation> {
 
 /// Written without branches so that the compiler makes vector code of it.
 pub(crate) fn has_control(value: &[u8]) -> bool {
-    value.iter().fold(false, |found, &byte| found | ((byte < 0x20) & (byte != b'\t')) | (byte == 0x7f))
+    value.iter().fold(0, |found, &byte| found | u8::from((byte < 0x20) & (byte != b'\t')) | u8::from(byte == 0x7f)) != 0
 }
 
 const TOKEN: [bool; 256] = {
