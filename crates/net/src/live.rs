@@ -14,6 +14,8 @@ use std::time::Duration;
 pub(crate) const HALF_CLOSE_MS: u64 = 2_000;
 /// How long a closed connection may keep sending before it is cut, so that our last answer is not lost to a reset.
 pub(crate) const LINGER_MS: u64 = 2_000;
+/// After this much silence an HTTP/1 connection gives its buffers back.
+const PARK_MS: u64 = 1_000;
 
 /// Milliseconds since the worker started, as of the last tick. Never 0, so that 0 can mean "not".
 #[derive(Debug)]
@@ -59,6 +61,8 @@ pub(crate) enum Cut {
     Idle = 4,
     /// Break the request's body off; the service may still answer.
     BodyStall = 5,
+    /// Nothing ends; the library's buffers are given back until the next byte comes.
+    Park = 6,
 }
 
 /// A refusal on its way to the client.
@@ -100,6 +104,7 @@ pub(crate) struct Live {
     cut: AtomicU8,
     /// The request's body broke its framing: whatever the service answers, the client is told 400.
     body_broken: AtomicBool,
+    parkable: AtomicBool,
     /// The next answer says `Connection: close`.
     closing: AtomicBool,
     refused: Mutex<Option<Refused>>,
@@ -120,6 +125,7 @@ impl Live {
             farewell_since: AtomicU64::new(0),
             cut: AtomicU8::new(0),
             body_broken: AtomicBool::new(false),
+            parkable: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             refused: Mutex::new(None),
             waker: Mutex::new(None),
@@ -214,6 +220,7 @@ impl Live {
             3 => Cut::HeaderTimeout,
             4 => Cut::Idle,
             5 => Cut::BodyStall,
+            6 => Cut::Park,
             _ => Cut::None,
         }
     }
@@ -223,7 +230,15 @@ impl Live {
     }
     /// Data came after all: the stall is over.
     pub(crate) fn clear_stall(&self) {
-        let _ = self.cut.compare_exchange(Cut::BodyStall as u8, Cut::None as u8, Relaxed, Relaxed);
+        self.clear(Cut::BodyStall);
+    }
+    fn clear(&self, cut: Cut) {
+        let _ = self.cut.compare_exchange(cut as u8, Cut::None as u8, Relaxed, Relaxed);
+    }
+    /// The connection has buffers to give back, or gave them back.
+    pub(crate) fn set_parkable(&self, parkable: bool) {
+        self.parkable.store(parkable, Relaxed);
+        self.clear(Cut::Park);
     }
     pub(crate) fn wake(&self) {
         if let Some(waker) = &*self.waker.lock().unwrap_or_else(PoisonError::into_inner) {
@@ -261,6 +276,14 @@ impl Live {
             w if w == Waiting::Handshake as u8 && passed > timeouts.handshake => Cut::HandshakeTimeout,
             w if w == Waiting::Head as u8 && idle && unanswered > timeouts.header => Cut::HeaderTimeout,
             w if w == Waiting::Request as u8 && idle && unanswered > timeouts.idle => Cut::Idle,
+            w if w == Waiting::Request as u8
+                && idle
+                && blocked == 0
+                && unanswered > Duration::from_millis(PARK_MS)
+                && self.parkable.load(Relaxed) =>
+            {
+                Cut::Park
+            }
             w if w == Waiting::Body as u8 && passed > timeouts.body_stall => Cut::BodyStall,
             w if w == Waiting::Close as u8 && passed > Duration::from_millis(LINGER_MS) => Cut::Now,
             _ => Cut::None,

@@ -95,18 +95,35 @@ impl Socket {
             if seen >= 6 {
                 return Poll::Ready(Ok(Protocol::Http2));
             }
-            let stream = &mut self.stream;
-            let unread = &mut self.unread;
-            let count = ready!(with_scratch(usize::MAX, |scratch| {
-                let mut buffer = ReadBuf::new(scratch);
-                ready!(stream.poll_read(cx, &mut buffer))?;
-                unread.extend_from_slice(buffer.filled());
-                Poll::Ready(io::Result::Ok(buffer.filled().len()))
-            }))?;
-            if count == 0 {
+            if ready!(self.poll_unread(cx))? == 0 {
                 return Poll::Ready(Ok(if self.unread.is_empty() { Protocol::Nothing } else { Protocol::Http1 }));
             }
         }
+    }
+
+    /// Resolves when there is something to read, or the end, or an error that the next read will tell.
+    pub(crate) fn poll_first_byte(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.unread.is_empty() && self.ready.is_empty() {
+            ready!(self.poll_unread(cx)).unwrap_or_default();
+        }
+        Poll::Ready(())
+    }
+
+    /// What the library had read and not used. It was judged before.
+    pub(crate) fn put_back(&mut self, bytes: &[u8]) {
+        self.ready.splice(..self.ready_at, bytes.iter().copied());
+        self.ready_at = 0;
+    }
+
+    fn poll_unread(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let stream = &mut self.stream;
+        let unread = &mut self.unread;
+        with_scratch(usize::MAX, |scratch| {
+            let mut buffer = ReadBuf::new(scratch);
+            ready!(stream.poll_read(cx, &mut buffer))?;
+            unread.extend_from_slice(buffer.filled());
+            Poll::Ready(Ok(buffer.filled().len()))
+        })
     }
 
     pub(crate) fn speak_http1(&mut self, limits: GuardLimits) {

@@ -55,6 +55,26 @@ fn a4_a_kept_alive_connection_without_a_request_is_closed() {
 }
 
 #[test]
+fn a4_a_long_silent_connection_is_served_again() {
+    let server = start_with(|settings| settings.timeouts.header = Duration::from_secs(3));
+    let mut raw = server.connect();
+    let mut ended = server.connect();
+    raw.get("/1");
+    assert_eq!(raw.answer().1, "hello");
+    ended.get("/2");
+    ended.answer();
+    // A silent newcomer, closed after three seconds, tells that both gave their buffers back long ago.
+    assert_eq!(server.connect().read_to_end(), "");
+    raw.send("POST /read HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabcGET /3 HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\n\r\n");
+    assert_eq!(raw.answer().1, "abc");
+    assert_eq!(raw.answer().1, "hello");
+    assert!(raw.read_to_end().starts_with("HTTP/1.1 400 "));
+    ended.shut_down_sending();
+    assert_eq!(ended.read_to_end(), "");
+    crate::raw::wait_until("the ends", || server.server.as_ref().unwrap().open_connections() == 0);
+}
+
+#[test]
 fn a4_a_stalled_body_is_408_and_closed() {
     let server = start_with(|settings| settings.timeouts = short());
     let mut raw = server.connect();
