@@ -2,6 +2,9 @@
 //! invents, the test below with every input kept in `corpus/`. They never open a socket or a file themselves.
 #![forbid(unsafe_code)]
 
+mod access_token;
+pub use access_token::access_token;
+
 use trust::jwk::{Algorithm, KeySet};
 use trust::jws::Unverified;
 use trust::path::{NormalPath, Pattern, Tolerance};
@@ -195,5 +198,10 @@ mod tests {
     #[test]
     fn the_hop_corpus_replays() {
         replay("hop", super::hop);
+    }
+
+    #[test]
+    fn the_access_token_corpus_replays() {
+        replay("access_token", super::access_token);
     }
 }
