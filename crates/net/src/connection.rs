@@ -228,13 +228,8 @@ impl<S: Service> Session<S> {
             Some((Ok(()), cut)) => cut,
             Some((Err(error), cut)) => {
                 tracing::debug!(%error, remote = %self.connection.remote, "connection ended");
-                if error.is_parse() {
-                    // The guard should have said it first; the client got the library's own answer.
-                    self.live.refuse(Refused {
-                        refusal: Refusal::Malformed("refused by the HTTP library"),
-                        status: 400,
-                        reason: "malformed",
-                    });
+                if let Some(reason) = library_refusal(&error) {
+                    self.live.refuse(Refused { refusal: Refusal::Malformed(reason), status: 400, reason });
                 }
                 cut
             }
@@ -291,7 +286,9 @@ impl<S: Service> Session<S> {
 
     /// The marker that the guard put in the place of a refused head (see `Socket`).
     fn refusal_in_place_of(&self, request: &http::Request<Incoming>) -> Option<Refused> {
-        let is_marker = request.version() == Version::HTTP_11 && !request.headers().contains_key(header::HOST);
+        let is_marker = self.live.is_marked()
+            && request.version() == Version::HTTP_11
+            && !request.headers().contains_key(header::HOST);
         if is_marker { self.live.take_refused() } else { None }
     }
 
@@ -341,6 +338,22 @@ fn admit_http2(request: &mut Request, fields_max: usize) -> Result<(), Violation
     }
     request.headers_mut().insert(header::HOST, host);
     Ok(())
+}
+
+/// What the library refused by itself and told the client, as far as it can be told from a connection that just broke.
+fn library_refusal(error: &hyper::Error) -> Option<&'static str> {
+    if error.is_parse() {
+        return Some("refused by the HTTP library");
+    }
+    let mut source = std::error::Error::source(error);
+    let is_http2 = source.is_some_and(|source| !source.is::<std::io::Error>() && !source.is::<crate::BodyError>());
+    while let Some(error) = source {
+        if error.is::<std::io::Error>() {
+            return None;
+        }
+        source = error.source();
+    }
+    (is_http2 && !error.is_timeout() && !error.is_user()).then_some("an HTTP/2 connection error")
 }
 
 fn settle(response: &mut Response, method_is_head: bool, in_flight: InFlight) {

@@ -105,6 +105,8 @@ pub(crate) struct Live {
     /// The request's body broke its framing: whatever the service answers, the client is told 400.
     body_broken: AtomicBool,
     parkable: AtomicBool,
+    /// The guard put a marker in the place of a refused head.
+    marked: AtomicBool,
     /// The next answer says `Connection: close`.
     closing: AtomicBool,
     refused: Mutex<Option<Refused>>,
@@ -126,6 +128,7 @@ impl Live {
             cut: AtomicU8::new(0),
             body_broken: AtomicBool::new(false),
             parkable: AtomicBool::new(false),
+            marked: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             refused: Mutex::new(None),
             waker: Mutex::new(None),
@@ -205,6 +208,12 @@ impl Live {
         self.body_broken.load(Relaxed)
     }
 
+    pub(crate) fn mark(&self) {
+        self.marked.store(true, Relaxed);
+    }
+    pub(crate) fn is_marked(&self) -> bool {
+        self.marked.load(Relaxed)
+    }
     /// The first refusal stands.
     pub(crate) fn refuse(&self, refused: Refused) {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(refused);

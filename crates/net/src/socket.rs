@@ -238,6 +238,7 @@ impl Socket {
     /// request without `Host`. The answer to it is the refusal, in its turn after the answers to earlier requests.
     fn put_marker(&mut self, refused: Refused, head_method: bool) {
         self.live.refuse(refused);
+        self.live.mark();
         self.live.begin();
         self.ready.extend_from_slice(if head_method {
             b"HEAD / HTTP/1.1\r\nconnection: close\r\n\r\n"
