@@ -2,6 +2,9 @@
 //! invents, the test below with every input kept in `corpus/`. They never open a socket or a file themselves.
 #![forbid(unsafe_code)]
 
+mod access_token;
+pub use access_token::access_token;
+
 use trust::jwk::{Algorithm, KeySet};
 use trust::jws::Unverified;
 use trust::path::{NormalPath, Pattern, Tolerance};
@@ -149,6 +152,31 @@ pub fn hop(input: &[u8]) {
     }
 }
 
+/// The first byte chooses a split; the rest is what a client sends. Splits change neither the verdict nor what passes, and
+/// what passes is a prefix of what came.
+pub fn h1_guard(input: &[u8]) {
+    let Some((&split, bytes)) = input.split_first() else { return };
+    let whole = judged(std::iter::once(bytes));
+    assert_eq!(whole, judged(bytes.chunks(usize::from(split).max(1))), "pieces of {split}");
+    assert_eq!(whole, judged(bytes.chunks(1)), "single bytes");
+    assert!(bytes.starts_with(&whole.0), "something passed that never came");
+}
+
+fn judged<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<u8>, Option<net::guard::Fault>, u64) {
+    let limits = net::guard::GuardLimits { header_bytes_max: 512, header_fields_max: 8 };
+    let mut machine = net::guard::Machine::new(limits);
+    let mut passed = Vec::new();
+    let mut fault = None;
+    for piece in pieces {
+        if let Err(found) = machine.feed(piece, &mut |bytes| passed.extend_from_slice(bytes)) {
+            assert!(fault.is_none(), "a machine that stopped found another fault");
+            fault = Some(found);
+        }
+        assert!(machine.held_bytes() <= 1024, "more is held than any line may have");
+    }
+    (passed, fault, machine.messages())
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -165,6 +193,11 @@ mod tests {
             inputs += 1;
         }
         assert!(inputs > 0, "{} is empty", corpus.display());
+    }
+
+    #[test]
+    fn the_h1_guard_corpus_replays() {
+        replay("h1_guard", super::h1_guard);
     }
 
     #[test]
@@ -195,5 +228,10 @@ mod tests {
     #[test]
     fn the_hop_corpus_replays() {
         replay("hop", super::hop);
+    }
+
+    #[test]
+    fn the_access_token_corpus_replays() {
+        replay("access_token", super::access_token);
     }
 }

@@ -169,6 +169,9 @@ fn rsa(jwk: &Object) -> Result<VerifyingKey, &'static str> {
     if !odd(&e) || e == [1] || e.len() > RSA_EXPONENT_BYTES_MAX || !odd(&n) {
         return Err("the RSA modulus or exponent is not acceptable");
     }
+    if is_roca(&n) {
+        return Err("the RSA key was made by a chip with the ROCA flaw (CVE-2017-15361): the issuer must replace it");
+    }
     let members =
         format!(r#"{{"e":"{}","kty":"RSA","n":"{}"}}"#, URL_SAFE_NO_PAD.encode(&e), URL_SAFE_NO_PAD.encode(&n));
     let algorithms = algorithms(jwk, &RSA_ALGORITHMS)?;
@@ -182,6 +185,23 @@ fn rsa(jwk: &Object) -> Result<VerifyingKey, &'static str> {
 
 fn without_zeros(number: Vec<u8>) -> Vec<u8> {
     number.into_iter().skip_while(|byte| *byte == 0).collect()
+}
+
+/// The primes behind the fingerprint of CVE-2017-15361: every flawed modulus is a power of 65537 modulo each of them.
+const ROCA_PRIMES: [u64; 38] = [
+    3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97, 101, 103, 107, 109,
+    113, 127, 131, 137, 139, 149, 151, 157, 163, 167,
+];
+
+/// Nemec et al., "The Return of Coppersmith's Attack" (CCS 2017): a sound key has this fingerprint once in 2^154.
+fn is_roca(modulus: &[u8]) -> bool {
+    let remainder = |prime: u64| modulus.iter().fold(0, |rest, byte| (rest << 8 | u64::from(*byte)) % prime);
+    let is_power = |prime: u64| {
+        let wanted = remainder(prime);
+        let powers = std::iter::successors(Some(1), |power| Some(power * 65_537 % prime));
+        powers.take(prime as usize).any(|power| power == wanted)
+    };
+    ROCA_PRIMES.into_iter().all(is_power)
 }
 
 /// RFC 7638 §3: SHA-256 over the required members, sorted, without white space.

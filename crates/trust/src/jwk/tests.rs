@@ -151,6 +151,42 @@ fn numbers_of_the_wrong_size_or_off_the_curve_are_left_out() {
     check_taken(with(rfc_7638(), "e", json!("Aw")), &[Algorithm::Rs256]);
 }
 
+/// A modulus with the structure of the flawed chips: 65537^a mod M, twice, M the product of the first primes. Only the
+/// structure is made here, no key.
+#[test]
+fn a_roca_modulus_is_left_out() {
+    // 65537^5 is its own remainder modulo every prime; padded by a multiple of all primes to 2048 bits and odd.
+    let primes: [u64; 39] = [
+        2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97, 101, 103, 107,
+        109, 113, 127, 131, 137, 139, 149, 151, 157, 163, 167,
+    ];
+    let times = |number: &mut Vec<u8>, factor: u64, add: u64| {
+        let mut carry = add;
+        for byte in number.iter_mut() {
+            let sum = u64::from(*byte) * factor + carry;
+            (*byte, carry) = (sum as u8, sum >> 8);
+        }
+    };
+    let mut modulus = vec![0_u8; 256];
+    modulus[0] = 1;
+    primes.iter().for_each(|prime| times(&mut modulus, *prime, 0));
+    while modulus[255] < 0x80 {
+        times(&mut modulus, 2, 0);
+    }
+    let product = modulus.clone();
+    times(&mut modulus, 1, 65_537);
+    let key = |mut little_endian: Vec<u8>| {
+        little_endian.reverse();
+        with(rfc_7638(), "n", json!(b64(little_endian)))
+    };
+    const WHY: &str = "the RSA key was made by a chip with the ROCA flaw (CVE-2017-15361): the issuer must replace it";
+    check_left_out(key(modulus), WHY);
+    // 65537 + 2 is no power of 65537 modulo all of them.
+    let mut sound = product;
+    times(&mut sound, 1, 65_539);
+    check_taken(key(sound), &[Algorithm::Rs256]);
+}
+
 #[test]
 fn api_45_a_doubled_kid_keeps_both_keys_and_a_repetition_one() {
     let (a, b) = (Signer::new(Algorithm::Es256), Signer::new(Algorithm::Es256));

@@ -190,3 +190,36 @@ fn a_silent_token_must_show_what_it_is() {
         Err(Reason::TokenKind),
     );
 }
+
+#[test]
+fn a8_a_txn_token_of_a_real_minter_is_no_access_token_even_to_an_issuer_that_shares_its_key() {
+    let random = aws_lc_rs::rand::SystemRandom::new();
+    let algorithm = &aws_lc_rs::signature::ECDSA_P256_SHA256_FIXED_SIGNING;
+    let pkcs8 = aws_lc_rs::signature::EcdsaKeyPair::generate_pkcs8(algorithm, &random).unwrap();
+    let edge = "spiffe://acme.example/countersign/edge/a";
+    let key = crate::txn::SigningKey::from_pkcs8(pkcs8.as_ref(), edge, NOW - 60, NOW + 3600).unwrap();
+    let generic = profile(Preset::Generic);
+    let ana = verdict(&generic, None, &good(Preset::Generic)).unwrap().into_principal();
+    let claims = crate::txn::Claims {
+        audience: "orders-api",
+        txn: "01890000-0000-7000-8000-000000000001".parse().unwrap(),
+        issued_at: NOW,
+        expires_at: NOW + 60,
+        principal: &ana,
+        scope: "orders.read",
+        req_wl: edge,
+        req_ip: None,
+        sid: None,
+        route: "orders:GET /orders/{id}",
+        params: &[],
+        groups: &[],
+    };
+    let token = key.mint(&claims).unwrap();
+    let keys = KeySet::parse(json!({ "keys": [key.published()] }).to_string().as_bytes()).unwrap().0;
+    for preset in Preset::ALL {
+        let profile =
+            Profile::new(Settings { algorithms: vec![crate::jwk::Algorithm::Es256], ..settings(preset) }).unwrap();
+        let refused = Peeked::parse(&token).unwrap().verify(&profile, &keys, NOW).expect_err("a Txn-Token");
+        assert_eq!(refused.reason, Reason::TokenKind, "{}", preset.name());
+    }
+}
