@@ -1,7 +1,7 @@
 //! The `countersign` binary: parses the command line, runs one command, ends with its exit code. Nothing is decided here.
 use clap::Parser as _;
-use countersign::cli::{Cli, Command};
-use countersign::commands::{check, rules, schema, test};
+use countersign::cli::{Cli, Command, TokenArgs, TokenCommand};
+use countersign::commands::{check, inspect, rules, schema, test};
 use countersign::config::Disk;
 use countersign::exit::Exit;
 use std::io::Write as _;
@@ -31,6 +31,9 @@ fn dispatch(command: &Command) -> anyhow::Result<Exit> {
         Command::Rules(args) => rules::run(args, &Disk, out)?,
         Command::Schema(args) => schema::run(args, out)?,
         Command::Completions(args) => schema::completions(args, out)?,
+        Command::Token(TokenArgs { command: Some(TokenCommand::Inspect(args)), .. }) => {
+            inspect::run(args, &Disk, &mut std::io::stdin().lock(), now(), out)?
+        }
         Command::Dev(_)
         | Command::Run(_)
         | Command::Why(_)
@@ -43,4 +46,9 @@ fn dispatch(command: &Command) -> anyhow::Result<Exit> {
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
     let io = error.downcast_ref::<std::io::Error>();
     io.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+fn now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }

@@ -26,7 +26,6 @@ fn check_shows_five_mistakes_of_one_file_at_once() {
         .as_array()
         .unwrap()
         .iter()
-        .filter(|p| p["severity"] == "error")
         .map(|p| (p["line"].as_u64().unwrap(), p["column"].as_u64().unwrap()))
         .collect();
     assert_eq!(places, [(2, 11), (5, 20), (8, 5), (12, 32), (14, 19)]);
@@ -61,4 +60,55 @@ fn completions_and_schemas_are_printed_whole() {
         let document: serde_json::Value = serde_json::from_slice(&run(".", &["schema", which]).stdout).unwrap();
         assert_eq!(document["additionalProperties"], false);
     }
+}
+
+#[test]
+fn the_quickstart_checks_tests_and_shows_its_rules() {
+    let folder = "../../examples/quickstart";
+    let output = run(folder, &["check"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert!(
+        text(&output).starts_with("ok: countersign.yaml with 1 service\n  edge    127.0.0.1:8080"),
+        "{}",
+        text(&output)
+    );
+    let output = run(folder, &["test"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(text(&output).contains("3 tests hold") && text(&output).contains("services/orders.yaml:22"));
+    let matrix = text(&run(folder, &["rules", "orders"]));
+    assert!(matrix.contains("never  agent:*              any   DELETE /**"), "{matrix}");
+    let output = run(folder, &["rules", "nowhere"]);
+    assert_eq!(text(&output), "there is no service `nowhere`; the files define `orders`\n");
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn one_failing_test_makes_test_end_with_1_and_check_refuse_the_file() {
+    let output = run("tests/failing_test", &["test"]);
+    assert_eq!(text(&output), include_str!("failing_test/expected.txt"));
+    assert_eq!(output.status.code(), Some(1));
+
+    let output = run("tests/failing_test", &["test", "--json"]);
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&document["ok"], &document["failed"]), (&false.into(), &1.into()));
+    assert_eq!(document["tests"].as_array().map(Vec::len), Some(2));
+
+    let output = run("tests/failing_test", &["check"]);
+    assert!(text(&output).contains("services/orders.yaml:8:5: error: test `"), "{}", text(&output));
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn inspect_reads_standard_input_and_ends_with_1_for_a_bad_token() {
+    use std::io::Write as _;
+    let mut child = Command::new(env!("CARGO_BIN_EXE_countersign"))
+        .args(["token", "inspect"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"Bearer abc\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(text(&output).contains("WRONG  kind       an opaque token of 3 characters"), "{}", text(&output));
+    assert_eq!(output.status.code(), Some(1));
 }

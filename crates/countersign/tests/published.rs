@@ -123,3 +123,88 @@ fn the_quickstart_names_its_schemas() {
         assert!(path.parent().unwrap().join(named).is_file(), "{first}");
     }
 }
+
+/// The type of a value, in words.
+fn kind(schema: &Value) -> String {
+    if let Some(words) = schema["enum"].as_array() {
+        return words.iter().filter_map(Value::as_str).map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
+    }
+    if let Some(choices) = schema["anyOf"].as_array() {
+        let mut kinds: Vec<String> = choices.iter().map(kind).collect();
+        kinds.dedup();
+        return kinds.join(" or ");
+    }
+    if let Some(section) = schema["$ref"].as_str() {
+        let name = section.trim_start_matches("#/$defs/");
+        return if name == "UpstreamValue" {
+            "URL, list of URLs, or [mapping](#upstreamsection)".to_owned()
+        } else {
+            link(name)
+        };
+    }
+    let plain = match &schema["type"] {
+        Value::Array(kinds) => kinds[0].as_str().unwrap_or_default(),
+        kind => kind.as_str().unwrap_or_default(),
+    };
+    match plain {
+        "string" if schema["pattern"].as_str().is_some_and(|pattern| pattern.contains("ms")) => "duration".to_owned(),
+        "string" if schema["pattern"].is_string() => "size".to_owned(),
+        "string" => "text".to_owned(),
+        "integer" => "number".to_owned(),
+        "boolean" => "true, false".to_owned(),
+        "array" => format!("list of {}", kind(&schema["items"])),
+        _ => format!("name: {}", kind(&schema["additionalProperties"])),
+    }
+}
+
+fn link(name: &str) -> String {
+    format!("[mapping](#{})", name.to_lowercase())
+}
+
+fn reference(title: &str, schema: &Value) -> String {
+    let mut sections = vec![(title.to_owned(), schema)];
+    sections.extend(schema["$defs"].as_object().unwrap().iter().map(|(name, schema)| (name.clone(), schema)));
+    let mut out = String::new();
+    for (name, section) in sections {
+        let Some(properties) = section["properties"].as_object() else { continue };
+        let needed: Vec<&str> =
+            section["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let about = section["description"].as_str().unwrap_or_default();
+        out.push_str(&format!("### {name}\n\n{about}\n\n| key | type | meaning |\n|---|---|---|\n"));
+        for (key, value) in properties {
+            let shown = if needed.contains(&key.as_str()) { format!("**`{key}`**") } else { format!("`{key}`") };
+            let about = value["description"].as_str().unwrap_or_default().replace('|', "\\|");
+            out.push_str(&format!("| {shown} | {} | {about} |\n", kind(value)));
+        }
+        out.push('\n');
+    }
+    out
+}
+
+#[test]
+fn the_reference_page_is_current() {
+    let path = root().join("docs/config.md");
+    let page = std::fs::read_to_string(&path).unwrap();
+    let (head, rest) = page.split_once("<!-- generated -->\n").unwrap();
+    let (_, tail) = rest.split_once("<!-- end -->").unwrap();
+    let tables = [reference("countersign.yaml", &schema::platform()), reference("services/*.yaml", &schema::service())];
+    check_generated("docs/config.md", &format!("{head}<!-- generated -->\n{}<!-- end -->{tail}", tables.concat()));
+}
+
+#[test]
+fn the_command_line_page_names_every_command_and_option() {
+    use clap::CommandFactory as _;
+    let page = std::fs::read_to_string(root().join("docs/cli.md")).unwrap();
+    let mut open = vec![countersign::cli::Cli::command()];
+    while let Some(command) = open.pop() {
+        assert!(page.contains(command.get_name()), "{}", command.get_name());
+        for option in command
+            .get_arguments()
+            .filter_map(clap::Arg::get_long)
+            .filter(|o| !["help", "version", "config"].contains(o))
+        {
+            assert!(page.contains(&format!("--{option}")), "{} --{option}", command.get_name());
+        }
+        open.extend(command.get_subcommands().cloned());
+    }
+}

@@ -1,6 +1,7 @@
 //! One module per subcommand. Each takes its arguments and a place to write, and says how it ended; none of them exits the
 //! process or writes to the terminal by itself.
 pub mod check;
+pub mod inspect;
 pub mod rules;
 pub mod schema;
 pub mod table;

@@ -221,4 +221,13 @@ mod tests {
         assert_eq!(Disk.read(folder.path(), 10), Err(ReadError::NotAFile));
         assert_eq!(Disk.read(&folder.path().join("none"), 10), Err(ReadError::Missing));
     }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_named_pipe_is_refused_and_never_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        assert_eq!(Disk.read(&pipe, 10), Err(ReadError::NotAFile));
+    }
 }

@@ -1,14 +1,14 @@
 //! From `issuers:` to checked profiles. What each provider needs is known by `trust::issuer`; here its problems are only
 //! given their place in the file.
 use super::decode::{At, OneOrMany};
-use super::numbers::{MINUTE, SECOND, interval};
+use super::numbers::interval;
 use super::platform::{AlgorithmWord, IssuerSection, PlatformFile, PresetWord};
 use super::problem::Span;
 use super::settings::Context;
 use super::yaml::{Key, Node};
 use std::sync::Arc;
 use std::time::Duration;
-use trust::issuer::{ClaimPaths, Preset, Profile, Settings, SettingsError};
+use trust::issuer::{ClaimPaths, LEEWAY_DEFAULT_S, LEEWAY_MAX_S, Preset, Profile, Settings, SettingsError};
 use trust::jwk::{Algorithm, KeySet};
 
 const ISSUERS_MAX: usize = 64;
@@ -23,7 +23,6 @@ pub fn profiles(file: &PlatformFile, context: &mut Context<'_, '_>) -> Vec<Arc<P
 
 fn profile(key: &Key, section: &IssuerSection, node: &Node, context: &mut Context<'_, '_>) -> Option<Arc<Profile>> {
     let problems_before = context.to.problems.len();
-    check_name(key, context);
     let settings = settings(key, section, context);
     if let Some(file) = &section.jwks_file {
         check_keys(file, context);
@@ -41,15 +40,6 @@ fn profile(key: &Key, section: &IssuerSection, node: &Node, context: &mut Contex
             }
             None
         }
-    }
-}
-
-/// The name stands in every subject before a `|`, in metrics and in records.
-fn check_name(key: &Key, context: &mut Context<'_, '_>) {
-    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.');
-    if key.text.is_empty() || key.text.len() > 32 || !key.text.bytes().all(allowed) {
-        let fix = "use 1 to 32 of `a-z 0-9 - _ .`; it becomes part of every subject (`name|id`)";
-        context.to.report(key.at, format!("`{}` is no issuer name", key.text), fix);
     }
 }
 
@@ -75,8 +65,14 @@ fn has_broken_field(section: &IssuerSection, node: &Node) -> bool {
 }
 
 fn settings(key: &Key, section: &IssuerSection, context: &mut Context<'_, '_>) -> Settings {
+    let seconds = |s: i64| Duration::from_secs(s.unsigned_abs());
     let text = |field: &Option<At<String>>| field.as_ref().map(|at| at.value.clone());
-    let leeway = interval(section.leeway.as_ref(), 30 * SECOND, Duration::ZERO..=2 * MINUTE, &mut context.to);
+    let leeway = interval(
+        section.leeway.as_ref(),
+        seconds(LEEWAY_DEFAULT_S),
+        Duration::ZERO..=seconds(LEEWAY_MAX_S),
+        &mut context.to,
+    );
     let claims = section.claims.clone().unwrap_or_default();
     let path = |field: Option<At<super::platform::ClaimPath>>| field.map(|at| at.value.0);
     Settings {

@@ -11,6 +11,8 @@ pub mod rules;
 pub mod schema;
 pub mod service;
 pub mod settings;
+#[cfg(test)]
+mod tests;
 pub mod units;
 pub mod upstream;
 pub mod yaml;

@@ -86,7 +86,7 @@ section! {
         issuer: Option<At<String>>,
         /// Entra: tenant id, or `organizations`/`common` together with `tenants`.
         tenant: Option<At<String>>,
-        /// Entra with `organizations` or `common`: the tenants that are let in.
+        /// Whose tokens are taken where one issuer serves everybody. Entra with `organizations` or `common`: tenant ids, required. GitHub Actions: numeric `repository_owner_id`s. Google: Workspace domains.
         tenants: Option<OneOrMany<At<String>>>,
         /// Cognito: the user pool, e.g. `eu-west-1_AbCdEf`.
         pool: Option<At<String>>,
@@ -100,7 +100,7 @@ section! {
         claims: Option<ClaimsSection>,
         /// Client ids whose tokens are an agent's.
         agents: Option<OneOrMany<At<String>>>,
-        /// Clock difference that is forgiven. Default `30s`, at most `2m`.
+        /// Clock difference that is forgiven. Default `60s`, at most `2m`.
         leeway: Option<At<Interval>>,
         /// Where the keys are, when discovery is not wanted.
         jwks_uri: Option<At<String>>,

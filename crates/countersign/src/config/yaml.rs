@@ -259,6 +259,7 @@ fn syntax_problem(source: &Source, error: &ScanError) -> Problem {
         ("expected '-'", "a list item is due here", "line it up with the items above and start it with `- `"),
         ("',' or '}'", "a `{ … }` is not closed or lacks a comma", "separate entries with `, ` and close with `}`"),
         ("',' or ']'", "a `[ … ]` is not closed or lacks a comma", "separate items with `, ` and close with `]`"),
+        ("node content", "a value is due here, or a bracket is not closed", "write the value, or close the `[` or `{`"),
         ("end of stream", "a quote is opened and never closed", "close the quote"),
         ("simple key expect", "this line has no `:`", "write `key: value`"),
         ("recursion limit", "nested too deep", "no setting is nested this deep: flatten it"),

@@ -1,0 +1,275 @@
+//! Both files through the whole loader: what is accepted, what each mistake says and where, and what concerns several files.
+use super::*;
+use std::path::Path;
+use std::time::Duration;
+
+const PLATFORM: &str = "\
+version: 1
+trust_domain: acme.example
+issuers:
+  acme: { issuer: https://id.acme.example, audience: orders }
+edge: { listen: 127.0.0.1:8080 }
+services: services/*.yaml
+";
+const SERVICE: &str = "\
+service: orders
+upstream: http://127.0.0.1:9001
+expose: { host: shop.acme.example, path: /orders/** }
+rules:
+  - { name: support reads, who: group:support, can: GET /orders/** }
+";
+
+fn files(platform: &str, service: &str) -> Memory {
+    Memory::default().with("etc/c.yaml", platform, 0o640).with("etc/services/orders.yaml", service, 0o640)
+}
+
+fn load_files(files: &Memory) -> Result<Loaded, Problems> {
+    load(Path::new("etc/c.yaml"), files)
+}
+
+/// Problems as `file:line:column what`, without the folder.
+fn found(files: &Memory) -> Vec<String> {
+    let problems = match load_files(files) {
+        Ok(loaded) => loaded.warnings,
+        Err(problems) => problems,
+    };
+    assert!(problems.iter().all(|p| !p.fix.is_empty() && !p.what.is_empty()), "{problems}");
+    problems.iter().map(|p| format!("{} {}", p.location().trim_start_matches("etc/"), p.what)).collect()
+}
+
+fn check_service(service: &str, expected: &[&str]) {
+    assert_eq!(found(&files(PLATFORM, service)), expected, "{service}");
+}
+
+fn check_platform(platform: &str, expected: &[&str]) {
+    assert_eq!(found(&files(platform, SERVICE)), expected, "{platform}");
+}
+
+#[test]
+fn small_files_load_with_documented_defaults() {
+    let loaded = load_files(&files(PLATFORM, SERVICE)).unwrap_or_else(|problems| panic!("{problems}"));
+    assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
+    let service = &loaded.desired.services[0];
+    assert_eq!((service.body_bytes_max, service.strict), (16 << 20, false));
+    assert_eq!((service.request_timeout, service.txn_reuse), (Duration::from_secs(60), Duration::from_secs(10)));
+    assert_eq!(service.upstream.connect_timeout, Duration::from_secs(3));
+    assert_eq!(service.expose[0].host, "shop.acme.example");
+    assert_eq!(loaded.sources[0].rules[0].place.to_string(), "services/orders.yaml:5");
+    assert_eq!(loaded.admin.listen.to_string(), "127.0.0.1:9901");
+    assert_eq!(loaded.audit.file, Path::new("/var/lib/countersign/audit.ndjson"));
+    assert_eq!((loaded.audit.fsync, loaded.audit.on_failure), (Fsync::Every(Duration::from_secs(1)), OnFailure::Count));
+    assert_eq!(loaded.edge.drain, Duration::from_secs(30));
+    assert_eq!(loaded.desired.issuers[0].settings().leeway_s, 60);
+    let watched: Vec<_> = loaded.watched.iter().map(|path| path.to_str().unwrap()).collect();
+    assert_eq!(watched, ["etc/c.yaml", "etc/services", "etc/services/orders.yaml"]);
+}
+
+#[test]
+fn everything_that_can_be_written_is_read() {
+    let service = "\
+service: orders
+upstream: { url: [https://a.internal, https://b.internal:8443], server_name: orders.internal, ca_file: ca.pem, protocol: http2,
+            connect_timeout: 250ms, first_byte_timeout: 5m, idle_timeout: 10s }
+workload: /shop/orders
+expose: [{ host: Shop.acme.example, path: /orders/** }, { host: \"*\" }]
+tolerate: { encoded_slash: true, trailing_dots: true }
+limits: { body: 2GiB, request_timeout: 1h }
+audit: strict
+txn_reuse: 0s
+rules:
+  - { name: a, who: [group:x, role:y], from: [edge, /shop/web], can: [GET /orders/**, POST /orders/*], fresh: 5m, hardware_key: true }
+  - { name: b, who: signed-in, can: GET /orders/*, mode: shadow, txn: per-request, agent: report-bot }
+never:
+  - { name: c, who: \"agent:*\", can: DELETE /** }
+";
+    let files = files(PLATFORM, service).with("etc/ca.pem", "-----BEGIN CERTIFICATE-----\n", 0o644);
+    let loaded = load_files(&files).unwrap_or_else(|problems| panic!("{problems}"));
+    let service = &loaded.desired.services[0];
+    let tls = service.upstream.tls.as_ref().unwrap();
+    assert_eq!((tls.server_name.as_str(), tls.roots_pem.is_some()), ("orders.internal", true));
+    assert_eq!(service.upstream.protocol, feed::Protocol::Http2);
+    assert_eq!(service.upstream.addresses[1], feed::Address { host: "b.internal".into(), port: 8443 });
+    assert_eq!((service.expose.len(), service.expose[0].host.as_str()), (2, "shop.acme.example"));
+    assert!(service.strict && service.tolerance.encoded_slash && !service.tolerance.path_parameters);
+    assert_eq!((service.body_bytes_max, service.txn_reuse), (2 << 30, Duration::ZERO));
+    let rules = &loaded.sources[0].rules;
+    assert_eq!((rules[0].fresh_s, rules[0].hardware_key, rules[0].shadow), (Some(300), true, false));
+    assert!(rules[1].shadow && rules[1].txn_per_request && rules[1].agent == ["report-bot"]);
+}
+
+#[test]
+fn parts_of_a_later_version_are_refused_and_not_ignored() {
+    for key in ["sign_in: {}", "passkeys: {}", "nats: {}", "store: sqlite:x", "control: {}"] {
+        let got = found(&files(&format!("{PLATFORM}{key}\n"), SERVICE));
+        let name = key.split(':').next().unwrap();
+        assert_eq!(got, [format!("c.yaml:7:1 unknown key `{name}` in the platform file")]);
+    }
+}
+
+#[test]
+fn mistakes_of_the_platform_file_stand_at_their_place() {
+    let with = |from: &str, to: &str| PLATFORM.replace(from, to);
+    check_platform(&with("version: 1", "version: 2"), &["c.yaml:1:10 version 2 is not known to this countersign"]);
+    check_platform(
+        &with("acme.example\n", "ACME\n"),
+        &["c.yaml:2:15 `ACME` is no trust domain: a trust domain is 1 to 255 of the characters a-z 0-9 . _ -"],
+    );
+    check_platform(&with("127.0.0.1:8080", ":8080"), &["c.yaml:5:17 `:8080` is no address"]);
+    check_platform(
+        &with("127.0.0.1:8080", "[127.0.0.1:1, 127.0.0.1:1]"),
+        &["c.yaml:5:31 `127.0.0.1:1` is listed twice"],
+    );
+    check_platform(
+        &format!("{PLATFORM}admin: {{ listen: 127.0.0.1:8080 }}\n"),
+        &["c.yaml:7:18 `127.0.0.1:8080` is the edge's address too"],
+    );
+    check_platform(&format!("{PLATFORM}audit: {{ fsync: 5h }}\n"), &["c.yaml:7:17 `5h` is no fsync policy"]);
+    check_platform(&format!("{PLATFORM}log: {{ level: loud }}\n"), &["c.yaml:7:15 `loud` is not known here"]);
+    check_platform(
+        &with("services/*.yaml", "nowhere/*.yaml"),
+        &["c.yaml:6:11 `nowhere/*.yaml` matches no file: nothing will be served"],
+    );
+    check_platform(&with("audience: orders", "audience: orders, leeway: 5m"), &["c.yaml:4:70 `5m` is out of bounds"]);
+    check_platform("", &["c.yaml the file is empty"]);
+    check_platform("# nothing\n", &["c.yaml the file is empty"]);
+    check_platform("- a\n", &["c.yaml:1:1 a list where the platform file is due"]);
+}
+
+#[test]
+fn issuer_problems_stand_at_their_field() {
+    let platform =
+        PLATFORM.replace("issuer: https://id.acme.example, audience: orders", "issuer: http://id.acme.example");
+    let got = found(&files(&platform, SERVICE));
+    assert!(got.iter().any(|p| p.starts_with("c.yaml:4:19 issuer `acme`, `issuer`:")), "{got:?}");
+    assert!(got.iter().any(|p| p.starts_with("c.yaml:4:3 issuer `acme`, `audience`:")), "{got:?}");
+}
+
+#[test]
+fn bounds_have_two_sides() {
+    let limit = |text: &str| {
+        format!(
+            "{}edge: {{ listen: 127.0.0.1:1, {text} }}\n",
+            PLATFORM.replace("edge: { listen: 127.0.0.1:8080 }\n", "")
+        )
+    };
+    for (good, bad) in [
+        ("limits: { header: 1KiB }", "limits: { header: 1023B }"),
+        ("limits: { header: 1MiB }", "limits: { header: 2MiB }"),
+        ("limits: { header_fields: 10 }", "limits: { header_fields: 9 }"),
+        ("limits: { header_fields: 1000 }", "limits: { header_fields: 1001 }"),
+        ("limits: { connections: 1 }", "limits: { connections: 0 }"),
+        ("limits: { connections: 1000000 }", "limits: { connections: 1000001 }"),
+        ("limits: { streams: 1 }", "limits: { streams: 0 }"),
+        ("limits: { streams: 1000 }", "limits: { streams: 1001 }"),
+        ("timeouts: { handshake: 1s }", "timeouts: { handshake: 999ms }"),
+        ("timeouts: { handshake: 2m }", "timeouts: { handshake: 121s }"),
+        ("timeouts: { header: 2m }", "timeouts: { header: 0s }"),
+        ("timeouts: { idle: 1h }", "timeouts: { idle: 2h }"),
+        ("timeouts: { body_stall: 1s }", "timeouts: { body_stall: 2d }"),
+        ("timeouts: { drain: 0s }", "timeouts: { drain: 61m }"),
+        ("workers: 1", "workers: 0"),
+        ("workers: 1024", "workers: 1025"),
+    ] {
+        assert_eq!(found(&files(&limit(good), SERVICE)), [""; 0], "{good}");
+        let got = found(&files(&limit(bad), SERVICE));
+        assert!(got.len() == 1 && got[0].ends_with("is out of bounds"), "{bad}: {got:?}");
+    }
+    for (good, bad) in [
+        ("limits: { body: 0B }", "limits: { body: 2TiB }"),
+        ("limits: { request_timeout: 10ms }", "limits: { request_timeout: 9ms }"),
+        ("limits: { request_timeout: 1d }", "limits: { request_timeout: 25h }"),
+        ("txn_reuse: 1m", "txn_reuse: 61s"),
+    ] {
+        check_service(&format!("{SERVICE}{good}\n"), &[]);
+        let got = found(&files(PLATFORM, &format!("{SERVICE}{bad}\n")));
+        assert!(got.len() == 1 && got[0].ends_with("is out of bounds"), "{bad}: {got:?}");
+    }
+}
+
+#[test]
+fn rule_problems_stand_at_the_very_text() {
+    let rule = |text: &str| SERVICE.replace("who: group:support", text);
+    check_service(&rule("who: [group:a, grp:b]"), &["services/orders.yaml:5:43 `grp:` is no kind of caller"]);
+    let got = found(&files(PLATFORM, &SERVICE.replace("GET /orders", "FETCH /orders")));
+    assert!(got.len() == 1 && got[0].starts_with("services/orders.yaml:5:53 "), "{got:?}");
+    let got = found(&files(PLATFORM, &rule("who: group:support, when: context.nonsense > 3")));
+    assert!(got.len() == 1 && got[0].starts_with("services/orders.yaml:5:54 "), "{got:?}");
+    check_service(
+        &SERVICE.replace("name: support reads, ", ""),
+        &["services/orders.yaml:5:5 `name` is missing in a rule"],
+    );
+}
+
+#[test]
+fn a9_a_service_without_rules_loads_and_says_that_all_is_denied() {
+    let (without, _) = SERVICE.split_once("rules:").unwrap();
+    let expected = &["services/orders.yaml:1:1 no `rules`: every request to `orders` is denied"];
+    check_service(without, expected);
+    check_service(&format!("{without}rules: []\n"), expected);
+    check_service(&format!("{without}rules:\n"), expected);
+    assert!(load_files(&files(PLATFORM, without)).is_ok());
+    check_service("", &["services/orders.yaml the file is empty"]);
+    assert!(load_files(&files(PLATFORM, "")).is_err(), "an empty file is a mistake and stops the load");
+}
+
+#[test]
+fn a_failing_test_stops_the_load_and_is_left_to_the_test_command() {
+    let bad = format!("{SERVICE}tests:\n  - {{ as: bo@finance, try: GET /orders/1, expect: allow }}\n");
+    let got = found(&files(PLATFORM, &bad));
+    assert!(got.len() == 1 && got[0].starts_with("services/orders.yaml:7:5 test `"), "{got:?}");
+    let loaded = load_with(Path::new("etc/c.yaml"), &files(PLATFORM, &bad), FailingTests::AreLeft);
+    assert_eq!(loaded.unwrap_or_else(|p| panic!("{p}")).desired.services[0].policy.run_tests().len(), 1);
+}
+
+#[test]
+fn two_services_cannot_claim_one_name_or_one_place() {
+    let files = files(PLATFORM, SERVICE).with("etc/services/second.yaml", SERVICE, 0o640);
+    assert_eq!(
+        found(&files),
+        [
+            "services/second.yaml:1:10 service `orders` is also defined in etc/services/orders.yaml",
+            "services/second.yaml:3:9 `shop.acme.example/orders/**` is already exposed by service `orders`",
+        ]
+    );
+}
+
+#[test]
+fn keys_must_exist_fit_and_be_private() {
+    let pair = || rcgen::generate_simple_self_signed(["shop.acme.example".to_owned()]).unwrap();
+    let (one, other) = (pair(), pair());
+    let platform =
+        PLATFORM.replace("listen: 127.0.0.1:8080", "listen: 127.0.0.1:8443, tls: { certificate: c.pem, key: k.pem }");
+    let check = |certificate: &str, key: &str, mode: u32, expected: &[&str]| {
+        let files = files(&platform, SERVICE).with("etc/c.pem", certificate, 0o644).with("etc/k.pem", key, mode);
+        let got = found(&files);
+        assert_eq!(got.len(), expected.len(), "{got:?}");
+        assert!(got.iter().zip(expected).all(|(got, expected)| got.contains(expected)), "{got:?}");
+        assert!(got.iter().all(|text| !text.contains("BEGIN")));
+    };
+    let (certificate, key) = (one.cert.pem(), one.signing_key.serialize_pem());
+    check(&certificate, &key, 0o600, &[]);
+    check(&certificate, &key, 0o640, &[]);
+    check(&certificate, &key, 0o644, &["every user of this machine can read the key file `k.pem`"]);
+    check(&certificate, &other.signing_key.serialize_pem(), 0o600, &["certificate and key do not fit"]);
+    check("text", &key, 0o600, &["`c.pem` holds no PEM block of a certificate"]);
+    check(&certificate, &certificate, 0o600, &["`k.pem` holds no PEM block of a private key"]);
+    let got = found(&files(&platform, SERVICE));
+    assert_eq!(got[0], "c.yaml:5:53 `c.pem` cannot be read: it does not exist");
+}
+
+#[test]
+fn a_file_that_everybody_may_change_is_refused() {
+    let files = Memory::default().with("etc/c.yaml", PLATFORM, 0o640).with("etc/services/orders.yaml", SERVICE, 0o666);
+    assert_eq!(
+        found(&files),
+        ["services/orders.yaml every user of this machine can change this file, and with it who is let in"]
+    );
+}
+
+#[test]
+fn one_broken_file_hides_no_problem_of_another() {
+    let files = files(&PLATFORM.replace("8080", "x"), "a: [\n").with("etc/services/z.yaml", "service: Z\n", 0o640);
+    let got = found(&files);
+    assert_eq!(got.len(), 6, "{got:?}");
+    assert!(got[0].starts_with("c.yaml:5:") && got[1].contains("not valid YAML") && got[4].contains("`Z`"), "{got:?}");
+}
