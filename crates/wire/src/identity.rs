@@ -1,6 +1,14 @@
 //! Which header fields carry identity, and are therefore stripped at every door (WIRE §4), and the request checks that
-//! HTTP libraries leave to us.
-use http::{HeaderMap, HeaderName};
+//! HTTP libraries leave to us. It judges names and syntax only, never who may send what.
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use std::net::IpAddr;
+
+mod host;
+mod lists;
+#[cfg(test)]
+mod tests;
+
+pub use host::request_host;
 
 /// Why a request's fields are refused with 400.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -19,23 +27,192 @@ pub enum FieldError {
     ConnectionNominates(String),
 }
 
-/// Is this an identity field that no client may send? Case-insensitive, `_` folded to `-`.
-pub fn is_identity(_name: &HeaderName) -> bool {
-    todo!()
+/// The longest name or prefix in [`names_identity`] is shorter than this, so only so much of a name is looked at.
+const FOLDED_BYTES: usize = 48;
+
+/// Is this a field that no client may send, because an upstream could take it for an identity, for the client's address,
+/// or for another method or path than the one decided on? Case-insensitive, `_` (and any other mark) folded to `-`.
+pub fn is_identity(name: &HeaderName) -> bool {
+    let name = name.as_str().as_bytes();
+    // Most names begin with another letter, and most hold letters and `-` only.
+    if !matches!(name.first(), Some(b'c' | b'f' | b'p' | b'r' | b's' | b't' | b'w' | b'x')) {
+        return false;
+    }
+    if name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-') {
+        return names_identity(name);
+    }
+    let mut folded = [0; FOLDED_BYTES];
+    let mut length = 0;
+    for (to, from) in folded.iter_mut().zip(name) {
+        *to = if from.is_ascii_alphanumeric() { *from } else { b'-' };
+        length += 1;
+    }
+    folded.get(..length).is_some_and(names_identity)
+}
+
+/// `name` in lower case, with `-` for every mark.
+fn names_identity(name: &[u8]) -> bool {
+    match name {
+        [b'c', rest @ ..] => {
+            rest.starts_with(b"ountersign-")
+                || rest.starts_with(b"f-access-")
+                || matches!(rest, b"f-connecting-ip" | b"lient-cert" | b"lient-cert-chain" | b"lient-ip")
+        }
+        [b'f', rest @ ..] => rest == b"orwarded",
+        // `Proxy` becomes the variable HTTP_PROXY under CGI ("httpoxy").
+        [b'p', rest @ ..] => rest == b"roxy",
+        [b'r', rest @ ..] => rest.starts_with(b"emote-"),
+        [b's', rest @ ..] => rest.starts_with(b"sl-client-"),
+        [b't', rest @ ..] => matches!(rest, b"xn-token" | b"rue-client-ip"),
+        [b'w', rest @ ..] => matches!(rest, b"orkload-identity-token" | b"orkload-proof-token"),
+        [b'x', b'-', rest @ ..] => names_identity_x(rest),
+        _ => false,
+    }
+}
+
+/// Names after `x-`.
+fn names_identity_x(rest: &[u8]) -> bool {
+    match rest {
+        [b'a', ..] => rest.starts_with(b"auth") || rest.starts_with(b"amzn-oidc-"),
+        [b'c', ..] => rest.starts_with(b"consumer-") || rest.starts_with(b"client-") || rest == b"cluster-client-ip",
+        [b'e', ..] => rest.starts_with(b"envoy-"),
+        [b'f', ..] => rest.starts_with(b"forwarded-") || rest == b"forwarded",
+        [b'g', ..] => rest.starts_with(b"goog-authenticated-user-") || rest == b"goog-iap-jwt-assertion",
+        [b'h', ..] => matches!(rest, b"http-method-override" | b"http-method"),
+        [b'm', ..] => {
+            rest.starts_with(b"ms-client-principal") || rest.starts_with(b"ms-token-") || rest == b"method-override"
+        }
+        [b'o', ..] => rest.starts_with(b"original-"),
+        [b'p', ..] => rest.starts_with(b"pomerium-"),
+        [b'r', ..] => rest.starts_with(b"remote-") || matches!(rest, b"real-ip" | b"rewrite-url"),
+        [b's', ..] => rest.starts_with(b"ssl-client-"),
+        [b'u', ..] => rest.starts_with(b"user"),
+        [b'v', ..] => rest.starts_with(b"vouch-"),
+        [b'w', ..] => rest.starts_with(b"webauth-"),
+        _ => false,
+    }
+}
+
+/// Belongs to one connection only (RFC 9110 §7.6.1). `TE` is treated on its own; `Trailer` is end-to-end.
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    match name.as_str().as_bytes() {
+        [b'c', rest @ ..] => rest == b"onnection",
+        [b'h', rest @ ..] => rest == b"ttp2-settings",
+        [b'k', rest @ ..] => rest == b"eep-alive",
+        [b'p', rest @ ..] => matches!(rest, b"roxy-connection" | b"roxy-authenticate" | b"roxy-authorization"),
+        [b't', rest @ ..] => rest == b"ransfer-encoding",
+        [b'u', rest @ ..] => rest == b"pgrade",
+        _ => false,
+    }
+}
+
+/// What a client may not have removed on its way: a rule, the routing or the framing depends on it.
+fn may_be_nominated(name: &HeaderName) -> bool {
+    !is_identity(name)
+        && !matches!(
+            name.as_str(),
+            "authorization"
+                | "content-encoding"
+                | "content-length"
+                | "content-type"
+                | "cookie"
+                | "dpop"
+                | "host"
+                | "origin"
+                | "signature"
+                | "signature-input"
+                | "traceparent"
+                | "tracestate"
+        )
 }
 
 /// Removes identity fields and hop-by-hop fields (RFC 9110 §7.6.1), drops `cs` from `tracestate` and our cookies from
-/// `Cookie`, refuses what WIRE §4 refuses.
-pub fn clean_request(_headers: &mut HeaderMap) -> Result<(), FieldError> {
-    todo!()
+/// `Cookie` (whose lines are joined, RFC 9113 §8.2.3), refuses what WIRE §4 refuses. Afterwards no field is left for which
+/// [`is_identity`] holds. On an error the fields are as they came.
+pub fn clean_request(headers: &mut HeaderMap) -> Result<(), FieldError> {
+    let mut unwanted: Vec<HeaderName> = Vec::new();
+    let (mut te, mut cookie, mut tracestate) = (false, false, false);
+    for name in headers.keys() {
+        match name.as_str() {
+            "te" => te = true,
+            "cookie" => cookie = true,
+            "tracestate" => tracestate = true,
+            text if text.as_bytes().contains(&b'_') => return Err(FieldError::Underscore(shown(text))),
+            _ if is_hop_by_hop(name) || is_identity(name) => unwanted.push(name.clone()),
+            _ => {}
+        }
+    }
+    if headers.contains_key(header::CONNECTION) {
+        for nominated in lists::nominated(headers) {
+            let name = nominated.map_err(|text| FieldError::ConnectionNominates(shown(&text)))?;
+            if !may_be_nominated(&name) {
+                return Err(FieldError::ConnectionNominates(shown(name.as_str())));
+            }
+            // `TE` is always nominated; whether it stays is decided below.
+            if name != header::TE {
+                unwanted.push(name);
+            }
+        }
+    }
+    for name in unwanted {
+        headers.remove(name);
+    }
+    if te {
+        lists::keep_te_trailers(headers);
+    }
+    if cookie {
+        lists::drop_session_cookies(headers);
+    }
+    if tracestate {
+        lists::drop_our_tracestate(headers);
+    }
+    Ok(())
 }
 
-/// Removes hop-by-hop fields and `Countersign-*`/`Txn-Token` from an upstream's answer.
-pub fn clean_response(_headers: &mut HeaderMap) {
-    todo!()
+/// Removes hop-by-hop fields, `Countersign-*`/`Txn-Token` and our session cookies from an upstream's answer.
+pub fn clean_response(headers: &mut HeaderMap) {
+    let mut unwanted: Vec<HeaderName> = Vec::new();
+    let mut cookies = false;
+    for name in headers.keys() {
+        let text = name.as_str();
+        cookies |= text == "set-cookie";
+        if is_hop_by_hop(name) || text == "txn-token" || text.starts_with("countersign-") {
+            unwanted.push(name.clone());
+        }
+    }
+    if headers.contains_key(header::CONNECTION) {
+        unwanted.extend(lists::nominated(headers).flatten());
+    }
+    for name in unwanted {
+        headers.remove(name);
+    }
+    if cookies {
+        lists::drop_set_session_cookies(headers);
+    }
 }
 
-/// The one host this request is for, lower-case without port, from target authority and `Host`; both must agree.
-pub fn request_host(_uri: &http::Uri, _headers: &HeaderMap) -> Result<String, FieldError> {
-    todo!()
+/// Adds `X-Forwarded-For`, `-Proto`, `-Host` and `Forwarded` (RFC 7239) as this side of the socket knows them.
+/// `host` is what [`request_host`] returned; `proto` is `http` or `https`. Call it after [`clean_request`].
+pub fn add_forwarded(headers: &mut HeaderMap, client_ip: IpAddr, proto: &'static str, host: &str) {
+    let ip = client_ip.to_canonical();
+    let node = if ip.is_ipv6() { format!("\"[{ip}]\"") } else { ip.to_string() };
+    // A host of letters, digits, `.`, `-` and `_` is a token; an IPv6 literal is not, and is quoted.
+    let quote = if host.starts_with('[') { "\"" } else { "" };
+    let forwarded = format!("for={node};host={quote}{host}{quote};proto={proto}");
+    let pairs = [
+        ("x-forwarded-for", HeaderValue::try_from(ip.to_string())),
+        ("x-forwarded-host", HeaderValue::from_str(host)),
+        ("forwarded", HeaderValue::try_from(forwarded)),
+    ];
+    for (name, value) in pairs {
+        if let Ok(value) = value {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    }
+    headers.insert(HeaderName::from_static("x-forwarded-proto"), HeaderValue::from_static(proto));
+}
+
+/// User input for a message: bounded.
+fn shown(text: &str) -> String {
+    text.chars().take(64).collect()
 }
