@@ -1,6 +1,17 @@
 //! A small HTTPS client for control: GET with a deadline, a size limit, no redirects. For discovery documents and keys.
+//! It keeps no connection, sends no credentials and follows nothing.
+use crate::body::{Body, BodyError};
+use crate::upstream::connect::{self, ConnectError, TlsClient};
+use crate::upstream::stream::{Metered, Stream};
 use bytes::Bytes;
+use http::{Request, Uri, header};
+use std::net::SocketAddr;
 use std::time::Duration;
+use tokio::time::{Instant, timeout, timeout_at};
+
+mod address;
+#[cfg(test)]
+mod tests;
 
 /// What to fetch and the limits of the fetch.
 #[derive(Debug, Clone)]
@@ -42,6 +53,118 @@ pub enum GetError {
     Protocol(String),
 }
 
-pub async fn get(_get: Get<'_>) -> Result<Got, GetError> {
-    todo!()
+/// One GET, and whatever status answered it: a redirect is returned as it is.
+pub async fn get(get: Get<'_>) -> Result<Got, GetError> {
+    let place = Place::parse(get.url)?;
+    timeout(get.total_timeout, fetch(&get, &place)).await.unwrap_or(Err(GetError::Timeout(get.total_timeout)))
+}
+
+/// A URL taken apart.
+struct Place {
+    tls: bool,
+    host: String,
+    port: u16,
+    /// As `Host` says it: without the scheme's default port.
+    authority: String,
+    target: Uri,
+}
+
+impl Place {
+    fn parse(url: &str) -> Result<Place, GetError> {
+        let wrong = || GetError::Url(url.chars().take(200).collect());
+        let uri: Uri = url.parse().map_err(|_| wrong())?;
+        let (tls, default_port) = match uri.scheme_str() {
+            Some("https") => (true, 443),
+            Some("http") => (false, 80),
+            _ => return Err(wrong()),
+        };
+        let authority = uri.authority().ok_or_else(wrong)?;
+        // User and password in a URL belong to nobody here.
+        if authority.as_str().contains('@') || authority.host().is_empty() {
+            return Err(wrong());
+        }
+        let port = authority.port_u16().unwrap_or(default_port);
+        let host = authority.host().to_ascii_lowercase();
+        let shown = if port == default_port { host.clone() } else { format!("{host}:{port}") };
+        let target = uri.path_and_query().map_or("/", |path| path.as_str()).parse().map_err(|_| wrong())?;
+        Ok(Place { tls, host, port, authority: shown, target })
+    }
+}
+
+async fn fetch(get: &Get<'_>, place: &Place) -> Result<Got, GetError> {
+    let stream = open(get, place).await?;
+    let (stream, _) = Metered::new(stream);
+    let (mut sender, connection) =
+        hyper::client::conn::http1::Builder::new().handshake(stream).await.map_err(|error| broken(&error))?;
+    // Ends with this function, whatever happens.
+    let _connection = Task(tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "a fetch's connection ended");
+        }
+    }));
+    let response = sender.send_request(request(get, place)?).await.map_err(|error| broken(&error))?;
+    let (head, body) = response.into_parts();
+    let body = Body::incoming(body).read_all(get.bytes_max).await.map_err(|error| match error {
+        BodyError::TooLarge => GetError::TooLarge(get.bytes_max),
+        other => GetError::Protocol(other.to_string()),
+    })?;
+    Ok(Got { status: head.status.as_u16(), headers: head.headers, body })
+}
+
+fn request(get: &Get<'_>, place: &Place) -> Result<Request<Body>, GetError> {
+    let mut builder = Request::get(place.target.clone())
+        .header(header::HOST, &place.authority)
+        .header(header::ACCEPT, "application/json")
+        .header(header::USER_AGENT, concat!("countersign/", env!("CARGO_PKG_VERSION")))
+        .header(header::CONNECTION, "close");
+    if let Some(etag) = get.etag {
+        builder = builder.header(header::IF_NONE_MATCH, etag);
+    }
+    builder.body(Body::empty()).map_err(|error| GetError::Url(error.to_string()))
+}
+
+/// Resolved once; what was judged is what is connected to.
+async fn open(get: &Get<'_>, place: &Place) -> Result<Stream, GetError> {
+    let tls = match place.tls {
+        true => Some(TlsClient::new(&place.host, get.roots_pem, b"http/1.1").map_err(GetError::Tls)?),
+        false => None,
+    };
+    let deadline = Instant::now() + get.connect_timeout;
+    let addresses = timeout_at(deadline, connect::resolve(&place.host, place.port))
+        .await
+        .map_err(|_| GetError::Connect(format!("the name was not resolved within {:?}", get.connect_timeout)))?
+        .map_err(refused)?;
+    if get.public_addresses_only {
+        only_public(&addresses)?;
+    }
+    connect::connect(&addresses, tls.as_ref(), deadline).await.map_err(refused)
+}
+
+/// One private address among several is as bad as one alone: an attacker who answers DNS chooses both.
+fn only_public(addresses: &[SocketAddr]) -> Result<(), GetError> {
+    match addresses.iter().find(|address| !address::is_public(address.ip())) {
+        Some(address) => Err(GetError::PrivateAddress(address.ip().to_string())),
+        None => Ok(()),
+    }
+}
+
+fn refused(error: ConnectError) -> GetError {
+    match error {
+        ConnectError::Unreachable(why) => GetError::Connect(why),
+        ConnectError::Handshake(why) | ConnectError::Identity(why) => GetError::Tls(why),
+    }
+}
+
+fn broken(error: &hyper::Error) -> GetError {
+    let source = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
+    GetError::Protocol(format!("{error}{source}"))
+}
+
+/// Aborts its task when dropped.
+struct Task(tokio::task::JoinHandle<()>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }

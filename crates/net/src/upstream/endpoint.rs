@@ -1,0 +1,243 @@
+//! The connections to one address: which are idle, which are busy, which are gone. It opens them, and never sends.
+use super::connect::{self, ConnectError};
+use super::exchange::Outgoing;
+use super::stream::{Meter, Metered};
+use super::{ForwardError, IDLE_MAX, Target};
+use hyper::client::conn::{http1, http2};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+/// Busy connections looked at when one is wanted; the others wait for the next look.
+const SETTLED_PER_LOOK: usize = 16;
+/// Requests on one HTTP/2 connection before another is opened.
+const STREAMS_PER_CONNECTION: usize = 100;
+const HTTP2_CONNECTIONS_MAX: usize = 8;
+const HEADER_LIST_BYTES_MAX: u32 = 64 * 1024;
+const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+
+pub(super) struct Endpoint {
+    host: String,
+    port: u16,
+    shelf: Mutex<Shelf>,
+    http2: Mutex<Vec<Http2>>,
+    /// One HTTP/2 connection is opened at a time, so that a burst shares it.
+    opening: Semaphore,
+    pub(super) in_flight: Arc<AtomicU32>,
+    /// After a failed connect, until when other addresses are preferred; milliseconds of the group's clock.
+    down_until_ms: AtomicU64,
+}
+
+/// HTTP/1.1 connections between two requests.
+#[derive(Default)]
+struct Shelf {
+    /// The last one was used last.
+    ready: Vec<Http1>,
+    /// The head of the answer has passed; its body may still be passing.
+    busy: Vec<Http1>,
+}
+
+pub(super) struct Http1 {
+    pub(super) sender: http1::SendRequest<Outgoing>,
+    pub(super) meter: Arc<Meter>,
+    last_used: Instant,
+}
+
+#[derive(Clone)]
+pub(super) struct Http2 {
+    pub(super) sender: http2::SendRequest<Outgoing>,
+    /// Clones of this are in flight.
+    pub(super) streams: Arc<()>,
+    last_used: Instant,
+}
+
+impl Shelf {
+    /// Moves what has become idle to `ready`; drops what has ended or is one too many.
+    fn settle(&mut self, looks_max: usize) {
+        let from = self.busy.len().saturating_sub(looks_max);
+        for at in (from..self.busy.len()).rev() {
+            let Some(connection) = self.busy.get(at) else { continue };
+            if connection.sender.is_closed() {
+                drop(self.busy.swap_remove(at));
+            } else if connection.sender.is_ready() {
+                let connection = self.busy.swap_remove(at);
+                if self.ready.len() < IDLE_MAX {
+                    self.ready.push(connection);
+                }
+            }
+        }
+    }
+}
+
+impl Endpoint {
+    pub(super) fn new(host: String, port: u16) -> Endpoint {
+        Endpoint {
+            host,
+            port,
+            shelf: Mutex::default(),
+            http2: Mutex::default(),
+            opening: Semaphore::new(1),
+            in_flight: Arc::default(),
+            down_until_ms: AtomicU64::new(0),
+        }
+    }
+
+    fn shelf(&self) -> MutexGuard<'_, Shelf> {
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    fn http2_connections(&self) -> MutexGuard<'_, Vec<Http2>> {
+        self.http2.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_down(&self, now_ms: u64) -> bool {
+        self.down_until_ms.load(Relaxed) > now_ms
+    }
+    pub(super) fn set_down_until(&self, ms: u64) {
+        self.down_until_ms.store(ms, Relaxed);
+    }
+
+    /// The most recently used idle connection that is still open.
+    pub(super) fn take_idle(&self, idle_timeout: Duration) -> Option<Http1> {
+        let mut shelf = self.shelf();
+        shelf.settle(SETTLED_PER_LOOK);
+        while let Some(connection) = shelf.ready.pop() {
+            if connection.sender.is_ready() && connection.last_used.elapsed() < idle_timeout {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    /// Call with the head of the answer in hand. The connection is taken again only once its exchange is over.
+    pub(super) fn put_back(&self, mut connection: Http1) {
+        if connection.sender.is_closed() {
+            return;
+        }
+        connection.last_used = Instant::now();
+        self.shelf().busy.push(connection);
+    }
+
+    pub(super) async fn open_http1(&self, target: &Target) -> Result<Http1, ForwardError> {
+        let (stream, meter) = Metered::new(self.open(target).await?);
+        let (sender, connection) =
+            http1::Builder::new().handshake(stream).await.map_err(|error| self.unreachable(error.to_string()))?;
+        // The task owns the socket. It ends with the connection: when the upstream closes it, when the exchange on it is
+        // given up, or when its sender is dropped.
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "an upstream connection ended");
+            }
+        });
+        Ok(Http1 { sender, meter, last_used: Instant::now() })
+    }
+
+    /// A connection with room for one more request, opened if there is none. `true` if it was there before.
+    pub(super) async fn http2(&self, target: &Target) -> Result<(Http2, bool), ForwardError> {
+        if let Some(connection) = self.shared_http2() {
+            return Ok((connection, true));
+        }
+        let permit = self.opening.acquire().await;
+        if let Some(connection) = self.shared_http2() {
+            return Ok((connection, true));
+        }
+        let connection = self.open_http2(target).await?;
+        let mut connections = self.http2_connections();
+        connections.push(connection.clone());
+        drop(connections);
+        drop(permit);
+        Ok((connection, false))
+    }
+
+    fn shared_http2(&self) -> Option<Http2> {
+        let mut connections = self.http2_connections();
+        connections.retain(|connection| !connection.sender.is_closed());
+        let full = connections.len() >= HTTP2_CONNECTIONS_MAX;
+        let connection = connections.iter_mut().min_by_key(|connection| Arc::strong_count(&connection.streams))?;
+        if !full && Arc::strong_count(&connection.streams) > STREAMS_PER_CONNECTION {
+            return None;
+        }
+        connection.last_used = Instant::now();
+        Some(connection.clone())
+    }
+
+    /// After a GOAWAY no new request goes to this connection; those on it go on.
+    pub(super) fn retire(&self, connection: &Http2) {
+        self.http2_connections().retain(|known| !Arc::ptr_eq(&known.streams, &connection.streams));
+    }
+
+    async fn open_http2(&self, target: &Target) -> Result<Http2, ForwardError> {
+        let (stream, _) = Metered::new(self.open(target).await?);
+        let (sender, connection) = http2::Builder::new(Spawn)
+            .timer(crate::timer::TokioTimer)
+            .keep_alive_interval(Duration::from_secs(20))
+            .keep_alive_timeout(Duration::from_secs(10))
+            .max_header_list_size(HEADER_LIST_BYTES_MAX)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .handshake(stream)
+            .await
+            .map_err(|error| self.unreachable(error.to_string()))?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "an upstream connection ended");
+            }
+        });
+        Ok(Http2 { sender, streams: Arc::default(), last_used: Instant::now() })
+    }
+
+    async fn open(&self, target: &Target) -> Result<super::stream::Stream, ForwardError> {
+        connect::open(&self.host, self.port, target.tls.as_ref(), target.settings.connect_timeout).await.map_err(
+            |error| match error {
+                ConnectError::Unreachable(why) => self.unreachable(why),
+                ConnectError::Handshake(why) => self.unreachable(format!("TLS: {why}")),
+                ConnectError::Identity(why) => ForwardError::Identity(why),
+            },
+        )
+    }
+
+    fn unreachable(&self, why: String) -> ForwardError {
+        ForwardError::Connect { address: format!("{}:{}", self.host, self.port), why }
+    }
+
+    /// Closes what has been idle for too long.
+    pub(super) fn sweep(&self, idle_timeout: Duration) {
+        let mut shelf = self.shelf();
+        shelf.settle(usize::MAX);
+        shelf
+            .ready
+            .retain(|connection| !connection.sender.is_closed() && connection.last_used.elapsed() < idle_timeout);
+        drop(shelf);
+        self.http2_connections().retain(|connection| {
+            let unused = Arc::strong_count(&connection.streams) == 1;
+            !connection.sender.is_closed() && !(unused && connection.last_used.elapsed() >= idle_timeout)
+        });
+    }
+
+    pub(super) fn idle_connections(&self) -> usize {
+        let mut shelf = self.shelf();
+        shelf.settle(usize::MAX);
+        let unused = |connection: &&Http2| Arc::strong_count(&connection.streams) == 1;
+        shelf.ready.len() + self.http2_connections().iter().filter(unused).count()
+    }
+    pub(super) fn is_empty(&self) -> bool {
+        let shelf = self.shelf();
+        shelf.ready.is_empty() && shelf.busy.is_empty() && self.http2_connections().is_empty()
+    }
+}
+
+/// Runs what hyper's HTTP/2 client wants run: its connection, and one task per streamed request body.
+#[derive(Clone, Copy)]
+struct Spawn;
+
+impl<F> hyper::rt::Executor<F> for Spawn
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, future: F) {
+        tokio::spawn(future);
+    }
+}

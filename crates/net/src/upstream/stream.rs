@@ -1,0 +1,99 @@
+//! The bytes between us and an upstream, plain or TLS, as the HTTP library wants them. It notes whether any byte came in,
+//! which decides whether a request may be sent again; it never looks at one.
+use hyper::rt::ReadBufCursor;
+use std::cell::RefCell;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+
+const SCRATCH_BYTES: usize = 64 * 1024;
+
+thread_local! {
+    /// One read buffer per worker: an idle connection holds none.
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice());
+}
+
+pub(crate) enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// Reads that brought bytes, counted since the connection opened.
+#[derive(Debug, Default)]
+pub(crate) struct Meter(AtomicU64);
+
+impl Meter {
+    pub(crate) fn reads(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+pub(crate) struct Metered {
+    stream: Stream,
+    meter: Arc<Meter>,
+}
+
+impl Metered {
+    pub(crate) fn new(stream: Stream) -> (Metered, Arc<Meter>) {
+        let meter = Arc::new(Meter::default());
+        (Metered { stream, meter: Arc::clone(&meter) }, meter)
+    }
+}
+
+impl hyper::rt::Read for Metered {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, mut cursor: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        SCRATCH.with_borrow_mut(|scratch| {
+            let room = cursor.remaining().min(scratch.len());
+            let mut buffer = ReadBuf::new(scratch.get_mut(..room).unwrap_or_default());
+            ready!(match &mut this.stream {
+                Stream::Plain(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
+                Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, &mut buffer),
+            })?;
+            if !buffer.filled().is_empty() {
+                this.meter.0.fetch_add(1, Relaxed);
+                cursor.put_slice(buffer.filled());
+            }
+            Poll::Ready(Ok(()))
+        })
+    }
+}
+
+impl hyper::rt::Write for Metered {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.get_mut().stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, bytes),
+        }
+    }
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.get_mut().stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
+            Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, parts),
+        }
+    }
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().stream {
+            Stream::Plain(_) => Poll::Ready(Ok(())),
+            Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
+        }
+    }
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
+        }
+    }
+}
