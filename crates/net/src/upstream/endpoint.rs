@@ -211,8 +211,8 @@ impl Endpoint {
             .retain(|connection| !connection.sender.is_closed() && connection.last_used.elapsed() < idle_timeout);
         drop(shelf);
         self.http2_connections().retain(|connection| {
-            let unused = Arc::strong_count(&connection.streams) == 1;
-            !connection.sender.is_closed() && !(unused && connection.last_used.elapsed() >= idle_timeout)
+            let in_use = Arc::strong_count(&connection.streams) > 1;
+            !connection.sender.is_closed() && (in_use || connection.last_used.elapsed() < idle_timeout)
         });
     }
 
