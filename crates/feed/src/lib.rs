@@ -31,8 +31,20 @@ pub struct Service {
     pub request_timeout: Duration,
     /// Refuse requests that cannot be recorded (`strict`), or count and alarm.
     pub strict: bool,
+    /// Whether the caller's own access token goes on to the upstream.
+    pub authorization: Authorization,
     /// How long one Txn-Token may be reused for equal requests; zero = never.
     pub txn_reuse: Duration,
+}
+
+/// What becomes of the `Authorization` field once its token was verified.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Authorization {
+    /// The upstream gets the Txn-Token only and cannot replay the caller's token elsewhere.
+    #[default]
+    Strip,
+    /// For upstreams that verify the issuer's token themselves.
+    Pass,
 }
 
 /// Where a service is reachable on the edge. More than one entry is possible.

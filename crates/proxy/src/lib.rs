@@ -1,1 +1,15 @@
-//! placeholder
+//! The data plane: the edge, its token cache, its minter, its audit sink, its metrics and its admin endpoint.
+//!
+//! It never fetches keys, reads configuration files or decides by itself: control publishes snapshots, `trust` judges,
+//! `net` moves the bytes.
+
+pub mod admin;
+pub mod answer;
+pub mod audit;
+pub mod clock;
+pub mod edge;
+pub mod ids;
+pub mod metrics;
+pub mod minter;
+pub mod token_cache;
+pub mod view;

@@ -5,7 +5,8 @@ use super::load::FailingTests;
 use super::numbers::{HOUR, MIB, MINUTE, SECOND, TIB, interval, size};
 use super::problem::Span;
 use super::service::{
-    AuditWord, ExposeSection, ModeWord, RuleSection, ServiceFile, TestSection, TolerateSection, TxnWord,
+    AuditWord, AuthorizationWord, ExposeSection, ModeWord, RuleSection, ServiceFile, TestSection, TolerateSection,
+    TxnWord,
 };
 use super::settings::Context;
 use super::upstream::{self, is_host};
@@ -59,6 +60,10 @@ pub fn build(node: &Node, domain: &str, failing: FailingTests, context: &mut Con
             body_bytes_max,
             request_timeout,
             strict: file.audit.as_ref().is_some_and(|at| at.value == AuditWord::Strict),
+            authorization: match file.authorization.as_ref().map(|at| at.value) {
+                Some(AuthorizationWord::Pass) => feed::Authorization::Pass,
+                Some(AuthorizationWord::Strip) | None => feed::Authorization::Strip,
+            },
             txn_reuse,
         }),
         _ => None,

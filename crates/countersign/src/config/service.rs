@@ -35,6 +35,8 @@ section! {
         limits: Option<ServiceLimits>,
         /// `strict`: a request that cannot be recorded is refused. `best-effort`: it is counted and alarmed. Default `best-effort`.
         audit: Option<At<AuditWord>>,
+        /// Whether the caller's own access token goes on to the upstream: `strip` (the default; the upstream gets the Txn-Token) or `pass`.
+        authorization: Option<At<AuthorizationWord>>,
         /// One Txn-Token may serve equal requests for this long. Default `10s`; `0s` (never) to `1m`.
         txn_reuse: Option<At<Interval>>,
     }
@@ -45,6 +47,14 @@ words! {
     AuditWord {
         Strict = "strict",
         BestEffort = "best-effort",
+    }
+}
+
+words! {
+    /// What becomes of the caller's access token once it was verified?
+    AuthorizationWord {
+        Strip = "strip",
+        Pass = "pass",
     }
 }
 

@@ -1,0 +1,79 @@
+//! The admin address of a data plane: `/metrics`, `/healthz`, `/readyz`. Read-only; no request here is ever forwarded.
+
+use std::sync::Arc;
+
+use feed::Current;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Method, StatusCode};
+use net::{Body, Connection, Refusal, Request, Response};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
+
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What the admin address tells.
+pub struct Admin {
+    pub registry: Arc<Registry>,
+    pub current: Current,
+    /// Set while the process drains: not ready, still alive.
+    pub draining: Arc<std::sync::atomic::AtomicBool>,
+}
+
+impl Admin {
+    fn answer(&self, request: &Request) -> Response {
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered here\n");
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return response;
+        }
+        match request.uri().path() {
+            "/metrics" => self.metrics(),
+            "/healthz" => text(StatusCode::OK, "alive\n"),
+            "/readyz" => self.ready(),
+            _ => text(StatusCode::NOT_FOUND, "try /metrics, /healthz or /readyz\n"),
+        }
+    }
+
+    fn ready(&self) -> Response {
+        if self.draining.load(std::sync::atomic::Ordering::Relaxed) {
+            return text(StatusCode::SERVICE_UNAVAILABLE, "draining: no new connections are accepted\n");
+        }
+        match self.current.load() {
+            Some(snapshot) => text(StatusCode::OK, format!("ready at epoch {}\n", snapshot.epoch)),
+            None => text(StatusCode::SERVICE_UNAVAILABLE, "not ready: no snapshot is loaded yet\n"),
+        }
+    }
+
+    fn metrics(&self) -> Response {
+        let mut out = String::with_capacity(16 * 1024);
+        match encode(&mut out, &self.registry) {
+            Ok(()) => {
+                let mut response = text(StatusCode::OK, out);
+                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(OPENMETRICS));
+                response
+            }
+            Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be written\n"),
+        }
+    }
+}
+
+fn text(status: StatusCode, body: impl Into<bytes::Bytes>) -> Response {
+    let mut response = Response::new(Body::full(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+impl net::Service for Admin {
+    fn call(&self, request: Request, _connection: &Arc<Connection>) -> impl Future<Output = Response> + Send {
+        let response = self.answer(&request);
+        async move { response }
+    }
+
+    fn refused(&self, _refusal: Refusal, _connection: &Connection) {}
+
+    fn panicked(&self, _connection: &Connection) {
+        tracing::error!("a panic was caught on the admin address");
+    }
+}

@@ -1,0 +1,159 @@
+//! What a caller is told when the upstream does not answer him: `application/problem+json` (RFC 9457) or a small page for
+//! a browser's navigation, with the challenge RFC 6750 and RFC 9470 ask for. Never says which check failed.
+
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use net::{Body, Response};
+use trust::policy::StepUp;
+use trust::reason::Reason;
+
+/// Carries the decision id on every answer.
+pub const DECISION_HEADER: &str = "countersign-decision";
+const REALM: &str = "countersign";
+const RETRY_SECONDS: &str = "2";
+
+/// Everything an answer of ours depends on.
+pub struct Refusal<'a> {
+    pub reason: Reason,
+    pub decision_id: &'a str,
+    pub step_up: Option<&'a StepUp>,
+    /// A browser that navigates gets a page instead of JSON.
+    pub navigation: bool,
+    pub head: bool,
+}
+
+/// Is this a person's browser opening a page? Judged by Fetch Metadata, not by `Accept`.
+pub fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
+    let is = |name: &str, value: &str| headers.get(name).is_some_and(|v| v.as_bytes() == value.as_bytes());
+    *method == Method::GET && is("sec-fetch-mode", "navigate") && is("sec-fetch-dest", "document")
+}
+
+pub fn refusal(refusal: &Refusal<'_>) -> Response {
+    let public = refusal.reason.public();
+    let status = StatusCode::from_u16(public.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let (content_type, text) = if refusal.navigation {
+        ("text/html; charset=utf-8", page(refusal))
+    } else {
+        ("application/problem+json", problem(refusal))
+    };
+    let body = if refusal.head { Body::empty() } else { Body::full(text) };
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Ok(id) = HeaderValue::from_str(refusal.decision_id) {
+        headers.insert(DECISION_HEADER, id);
+    }
+    if let Some(challenge) = challenge(refusal).and_then(|text| HeaderValue::from_str(&text).ok()) {
+        headers.insert(WWW_AUTHENTICATE, challenge);
+    }
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_SECONDS));
+    }
+    if refusal.navigation {
+        headers.insert(
+            "content-security-policy",
+            HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
+        );
+        headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    }
+    response
+}
+
+/// RFC 6750 §3 for 401 and 403, RFC 9470 §3 for a step-up demand.
+fn challenge(refusal: &Refusal<'_>) -> Option<String> {
+    let public = refusal.reason.public();
+    if !matches!(public.status, 401 | 403) {
+        return None;
+    }
+    let mut text = format!("Bearer realm=\"{REALM}\"");
+    if let Some(error) = public.oauth_error {
+        text.push_str(&format!(", error=\"{error}\""));
+    }
+    if let Some(step_up) = refusal.step_up {
+        text.push_str(&format!(
+            ", error_description=\"a fresh or stronger sign-in is needed\", acr_values=\"{}\"",
+            step_up.acr_values
+        ));
+        if let Some(max_age_s) = step_up.max_age_s {
+            text.push_str(&format!(", max_age={max_age_s}"));
+        }
+    }
+    Some(text)
+}
+
+fn problem(refusal: &Refusal<'_>) -> String {
+    let public = refusal.reason.public();
+    serde_json::json!({
+        "type": "about:blank",
+        "title": public.title,
+        "status": public.status,
+        "detail": public.detail,
+        "decision": refusal.decision_id,
+    })
+    .to_string()
+}
+
+/// A page without script or outside resource; every text in it is ours.
+fn page(refusal: &Refusal<'_>) -> String {
+    let public = refusal.reason.public();
+    format!(
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
+         <title>{title}</title><style>body{{font:16px/1.5 system-ui,sans-serif;max-width:34rem;margin:15vh auto;padding:0 1rem;\
+         color:#1d2433;background:#fff}}code{{background:#eef1f5;padding:.1rem .4rem;border-radius:.3rem}}\
+         @media(prefers-color-scheme:dark){{body{{color:#e6e9ef;background:#14181f}}code{{background:#242b36}}}}</style></head>\
+         <body><h1>{title}</h1><p>{detail}</p><p>Decision id: <code>{id}</code></p></body></html>\n",
+        title = public.title,
+        detail = public.detail,
+        id = refusal.decision_id,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(reason: Reason) -> Refusal<'static> {
+        Refusal { reason, decision_id: "0ABCDEFGHJKMNPQR", step_up: None, navigation: false, head: false }
+    }
+
+    fn check_challenge(refusal: &Refusal<'_>, expected: Option<&str>) {
+        assert_eq!(challenge(refusal).as_deref(), expected);
+    }
+
+    #[test]
+    fn challenges_follow_rfc_6750_and_9470() {
+        check_challenge(&of(Reason::TokenMissing), Some("Bearer realm=\"countersign\""));
+        check_challenge(&of(Reason::Expired), Some("Bearer realm=\"countersign\", error=\"invalid_token\""));
+        check_challenge(&of(Reason::NoRuleMatched), Some("Bearer realm=\"countersign\", error=\"insufficient_scope\""));
+        check_challenge(&of(Reason::NoRoute), None);
+    }
+
+    #[test]
+    fn failed_token_checks_give_one_public_text() {
+        let texts: std::collections::BTreeSet<_> =
+            [Reason::Expired, Reason::SignatureBad, Reason::KeyUnknown, Reason::AudienceWrong, Reason::TokenKind]
+                .map(|reason| problem(&of(reason)))
+                .into();
+        assert_eq!(texts.len(), 1);
+    }
+
+    #[test]
+    fn only_a_document_navigation_gets_a_page() {
+        let headers = |pairs: &[(&'static str, &'static str)]| {
+            pairs
+                .iter()
+                .map(|(n, v)| (http::HeaderName::from_static(n), HeaderValue::from_static(v)))
+                .collect::<HeaderMap>()
+        };
+        let document = headers(&[("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")]);
+        assert!(is_navigation(&Method::GET, &document));
+        assert!(!is_navigation(&Method::POST, &document));
+        assert!(!is_navigation(&Method::GET, &headers(&[("accept", "text/html")])));
+        assert!(!is_navigation(
+            &Method::GET,
+            &headers(&[("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "iframe")])
+        ));
+    }
+}

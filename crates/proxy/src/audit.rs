@@ -1,0 +1,12 @@
+//! The audit log: one NDJSON line per decision, chained by hashes, written by a thread of its own from a bounded queue.
+//!
+//! Never a token, a cookie or a body. A queue that is full or a disk that fails is never silent: strict services are
+//! refused, the others counted and alarmed, and the log itself says how many records are missing.
+
+pub mod chain;
+pub mod read;
+pub mod record;
+mod writer;
+
+pub use record::Record;
+pub use writer::{Audit, AuditSettings, Fsync, Health, OpenError, Stats};

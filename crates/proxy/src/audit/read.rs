@@ -1,0 +1,91 @@
+//! Reading an audit log afterwards: verify its chain, find a record, filter records. Works on the files alone.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::chain::{Checker, Kind, Report};
+use super::record::Record;
+use super::writer::rotated_files;
+
+/// Longest line that is read; a longer one cannot be ours.
+const LINE_BYTES_MAX: usize = 1024 * 1024;
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read `{}`: {source}", path.display())]
+pub struct ReadError {
+    pub path: PathBuf,
+    pub source: std::io::Error,
+}
+
+/// A log's files, oldest first: the rotated ones, then the current one.
+pub fn files_of(file: &Path) -> Vec<PathBuf> {
+    let mut files = rotated_files(file);
+    if file.exists() {
+        files.push(file.to_owned());
+    }
+    files
+}
+
+/// Checks the chain over `files`, oldest first.
+pub fn verify(files: &[PathBuf]) -> Result<Report, ReadError> {
+    let mut checker = Checker::default();
+    let mut ends_with_newline = true;
+    for path in files {
+        checker.next_file(path);
+        ends_with_newline = each_line(path, |line| checker.line(line))?;
+    }
+    Ok(checker.finish(ends_with_newline))
+}
+
+/// Calls `take` with every decision record, oldest first. Lines that are no record of ours are passed over.
+pub fn each_record(files: &[PathBuf], mut take: impl FnMut(Record, &[u8])) -> Result<(), ReadError> {
+    #[derive(Deserialize)]
+    struct Any {
+        kind: Kind,
+    }
+    for path in files {
+        each_line(path, |line| {
+            let decision = serde_json::from_slice::<Any>(line).is_ok_and(|any| any.kind == Kind::Decision);
+            if decision && let Ok(record) = serde_json::from_slice::<Record>(line) {
+                take(record, line);
+            }
+        })?;
+    }
+    Ok(())
+}
+
+/// The record with this decision id, or the newest for `last`.
+pub fn find(files: &[PathBuf], id: &str) -> Result<Option<Record>, ReadError> {
+    let mut found = None;
+    each_record(files, |record, _| {
+        if id == "last" || record.id.eq_ignore_ascii_case(id) {
+            found = Some(record);
+        }
+    })?;
+    Ok(found)
+}
+
+/// Every line without its newline; returns whether the file ends with one (an empty file does).
+fn each_line(path: &Path, mut take: impl FnMut(&[u8])) -> Result<bool, ReadError> {
+    let fail = |source| ReadError { path: path.to_owned(), source };
+    let mut reader = BufReader::with_capacity(256 * 1024, File::open(path).map_err(fail)?);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let mut limited = std::io::Read::take(&mut reader, LINE_BYTES_MAX as u64 + 1);
+        if limited.read_until(b'\n', &mut line).map_err(fail)? == 0 {
+            return Ok(true);
+        }
+        if line.pop_if(|last| *last == b'\n').is_none() {
+            take(&line);
+            if line.len() <= LINE_BYTES_MAX {
+                return Ok(false);
+            }
+            continue;
+        }
+        take(&line);
+    }
+}

@@ -1,0 +1,173 @@
+//! What one audit line says. Field names are stable and documented in `docs/audit.md`; times are Unix milliseconds.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use trust::policy::Explanation;
+use trust::token::Facts;
+
+/// Longest text taken from a request into a record; what is longer ends in `…`.
+pub const TEXT_BYTES_MAX: usize = 1024;
+/// OCSF 1.x class of a decision on an HTTP request: HTTP Activity.
+pub const OCSF_HTTP_ACTIVITY: u32 = 4002;
+
+/// One decision on one request.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Decision id, as told to the caller.
+    pub id: String,
+    /// Unix milliseconds at which the request's head was complete.
+    pub time_ms: u64,
+    /// OCSF class (HTTP Activity 4002).
+    pub class_uid: u32,
+    /// `permit`, `deny`, `step_up`, `refuse` (no decision was reached) or `error` (permitted, then failed).
+    pub decision: Decision,
+    /// Code of `trust::reason`; absent when the upstream answered.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
+    /// For operators: what exactly failed.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub detail: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub service: Option<Arc<str>>,
+    /// The deciding rule and where it stands.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub rule: Option<Arc<trust::policy::RuleId>>,
+    /// Shadow rules that matched: recorded, not enforced.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub shadow: Vec<Arc<trust::policy::RuleId>>,
+    /// Epoch of the snapshot the request was judged against.
+    pub epoch: u64,
+    pub request: RequestFacts,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub principal: Option<PrincipalFacts>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub token: Option<TokenFacts>,
+    /// `txn` of the Txn-Token that went upstream.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub txn: Option<String>,
+    /// base64url SHA-256 of the Txn-Token (`tth`, WIRE §2).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tth: Option<String>,
+    /// SPIFFE ID of this edge.
+    pub own: Arc<str>,
+    /// Status sent; 499 when the client went away first.
+    pub status: u16,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    /// Microseconds from the request's head to its verdict, to the answer's head, and to the answer's end.
+    pub verdict_us: u64,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub first_byte_us: Option<u64>,
+    pub total_us: u64,
+    /// How the answer ended: `complete`, `client_gone`, `upstream_failed`, `cut`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ended: Option<String>,
+    /// Trace id of `traceparent`, when the request carried a valid one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub trace_id: Option<String>,
+    /// For refusals: the nearest rules, clause by clause.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub explanation: Option<Explanation>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decision {
+    Permit,
+    Deny,
+    StepUp,
+    #[default]
+    Refuse,
+    Error,
+}
+
+impl Decision {
+    pub fn name(self) -> &'static str {
+        match self {
+            Decision::Permit => "permit",
+            Decision::Deny => "deny",
+            Decision::StepUp => "step_up",
+            Decision::Refuse => "refuse",
+            Decision::Error => "error",
+        }
+    }
+}
+
+/// The request, as judged.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RequestFacts {
+    pub method: String,
+    pub host: String,
+    /// Normalised path: the bytes decided on and forwarded; the raw path when it was refused.
+    pub path: String,
+    /// `edge`, later a SPIFFE ID.
+    pub peer: String,
+    pub client_ip: String,
+    pub protocol: String,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tls: Option<String>,
+    pub connection: u64,
+}
+
+/// The principal, projected to what rules can ask for, so that a decision can be replayed.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PrincipalFacts {
+    pub kind: String,
+    pub subject: Arc<str>,
+    pub issuer: Arc<str>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub client: Option<Arc<str>>,
+    /// Groups that some loaded rule mentions.
+    pub groups: Vec<Arc<str>>,
+    /// `complete` or `unknown` (the issuer left some out).
+    pub groups_state: String,
+    pub roles: Vec<Arc<str>>,
+    pub scopes: Vec<Arc<str>>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub agent: Option<Arc<str>>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub acr: Option<Arc<str>>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub auth_time: Option<i64>,
+}
+
+/// What was seen of the access token and of the keys it was checked with. Never the token.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct TokenFacts {
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub issuer: Option<Arc<str>>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub kid: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub facts: Option<Facts>,
+    /// Version and age (seconds) of the issuer's key set at the decision.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub keys_version: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub keys_age_s: Option<i64>,
+    /// Verified now (`false`) or found among the verified tokens (`true`).
+    pub cached: bool,
+}
+
+/// Cuts a text to [`TEXT_BYTES_MAX`] at a character boundary.
+pub fn bounded(text: &str) -> String {
+    if text.len() <= TEXT_BYTES_MAX {
+        return text.to_owned();
+    }
+    let cut = (0..=TEXT_BYTES_MAX).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    format!("{}…", text.get(..cut).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a10_texts_are_bounded_at_a_character() {
+        assert_eq!(bounded("short"), "short");
+        let long = bounded(&"é".repeat(TEXT_BYTES_MAX));
+        assert!(long.len() <= TEXT_BYTES_MAX + '…'.len_utf8());
+        assert!(long.ends_with('…'));
+    }
+}

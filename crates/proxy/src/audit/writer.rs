@@ -1,0 +1,560 @@
+//! The audit thread: takes records from a bounded queue in batches, seals, writes, syncs, rotates.
+//!
+//! The threads that serve requests only push; they never wait for the disk and never serialise.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::chain::{self, Kind, Link};
+use super::record::Record;
+use crate::clock::UnixMs;
+
+/// Records that wait at most; beyond it they are counted as missing, and strict services are refused.
+const QUEUE_MAX: usize = 65_536;
+/// How long a batch may gather before it is written.
+const BATCH_WAIT: Duration = Duration::from_millis(10);
+const TAIL_BYTES_MAX: u64 = 1024 * 1024;
+
+/// When written lines are forced to the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fsync {
+    /// After every batch (at most 10 ms of records are at risk).
+    Batch,
+    /// At most once in this time.
+    Every(Duration),
+    /// Left to the operating system.
+    Never,
+}
+
+#[derive(Debug, Clone)]
+pub struct AuditSettings {
+    pub file: PathBuf,
+    pub fsync: Fsync,
+    /// A file that reaches this size is renamed to `NAME.<unix ms>` and a new one goes on; 0 = never.
+    pub rotate_bytes: u64,
+    /// How many renamed files are kept; 0 = all.
+    pub keep: usize,
+}
+
+/// Whether the log can be written now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    Writing,
+    /// The queue is full or the last write failed.
+    Failing,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("cannot open the audit log `{}`: {source}", path.display())]
+    Open { path: PathBuf, source: std::io::Error },
+    #[error("cannot start the audit thread: {0}")]
+    Thread(std::io::Error),
+}
+
+/// Counters for metrics.
+#[derive(Debug, Default)]
+pub struct Stats {
+    pub written: AtomicU64,
+    pub missing: AtomicU64,
+    pub write_errors: AtomicU64,
+}
+
+/// The handle that request threads push to. Cheap to clone.
+#[derive(Clone)]
+pub struct Audit {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    wake: Condvar,
+    failing: AtomicBool,
+    reopen: AtomicBool,
+    stats: Stats,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Default)]
+struct Queue {
+    records: Vec<Record>,
+    missing: u64,
+    sleeping: bool,
+    stop: bool,
+}
+
+impl Audit {
+    /// Opens (or goes on with) the log and starts its thread. The file is made with mode 0600.
+    pub fn open(settings: AuditSettings) -> Result<Audit, OpenError> {
+        let log = Log::open(settings)?;
+        let shared = Arc::new(Shared {
+            queue: Mutex::new(Queue::default()),
+            wake: Condvar::new(),
+            failing: AtomicBool::new(false),
+            reopen: AtomicBool::new(false),
+            stats: Stats::default(),
+            thread: Mutex::new(None),
+        });
+        let of_thread = Arc::clone(&shared);
+        let thread = std::thread::Builder::new()
+            .name("audit".into())
+            .spawn(move || write_until_stopped(&of_thread, log))
+            .map_err(OpenError::Thread)?;
+        *shared.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        Ok(Audit { shared })
+    }
+
+    /// Queues one record. Full queue: the record is counted as missing, and the log will say so.
+    pub fn push(&self, record: Record) {
+        let mut queue = self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if queue.records.len() >= QUEUE_MAX {
+            queue.missing += 1;
+            self.shared.failing.store(true, Ordering::Relaxed);
+            self.shared.stats.missing.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        queue.records.push(record);
+        if std::mem::take(&mut queue.sleeping) {
+            self.shared.wake.notify_one();
+        }
+    }
+
+    pub fn health(&self) -> Health {
+        if self.shared.failing.load(Ordering::Relaxed) { Health::Failing } else { Health::Writing }
+    }
+
+    pub fn stats(&self) -> &Stats {
+        &self.shared.stats
+    }
+
+    /// After an external rotation (SIGHUP): the next batch goes to a newly opened file.
+    pub fn reopen(&self) {
+        self.shared.reopen.store(true, Ordering::Relaxed);
+    }
+
+    /// Writes what is queued and ends the thread.
+    pub fn stop(&self) {
+        self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner).stop = true;
+        self.shared.wake.notify_one();
+        let thread = self.shared.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            // A panic of the audit thread was already counted as failing; there is nothing left to write.
+            let _ended = thread.join();
+        }
+    }
+}
+
+fn write_until_stopped(shared: &Shared, mut log: Log) {
+    let mut batch = Vec::new();
+    let mut missing_unsaid = 0;
+    loop {
+        let (missing, stop) = take_batch(shared, &mut batch);
+        missing_unsaid += missing;
+        if shared.reopen.swap(false, Ordering::Relaxed) {
+            log.reopen_now = true;
+        }
+        let outcome = log.write_batch(&batch, missing_unsaid);
+        match outcome {
+            Ok(()) => {
+                shared.stats.written.fetch_add(batch.len() as u64, Ordering::Relaxed);
+                missing_unsaid = 0;
+                if shared.failing.swap(false, Ordering::Relaxed) {
+                    tracing::warn!("the audit log can be written again");
+                }
+            }
+            Err(error) => {
+                missing_unsaid += batch.len() as u64;
+                shared.stats.missing.fetch_add(batch.len() as u64, Ordering::Relaxed);
+                shared.stats.write_errors.fetch_add(1, Ordering::Relaxed);
+                if !shared.failing.swap(true, Ordering::Relaxed) {
+                    tracing::error!(%error, file = %log.settings.file.display(), "the audit log cannot be written: free the disk or mend the file; strict services are refused until then");
+                }
+                std::thread::sleep(BATCH_WAIT);
+            }
+        }
+        batch.clear();
+        if stop {
+            return;
+        }
+    }
+}
+
+/// Waits for records, lets a batch gather, and takes it. While failing it wakes by itself, to try the disk again.
+fn take_batch(shared: &Shared, batch: &mut Vec<Record>) -> (u64, bool) {
+    let mut queue = shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
+    let failing = shared.failing.load(Ordering::Relaxed);
+    if queue.records.is_empty() && !queue.stop {
+        queue.sleeping = true;
+        let limit = if failing { Duration::from_millis(200) } else { Duration::from_secs(1) };
+        queue = shared.wake.wait_timeout(queue, limit).unwrap_or_else(PoisonError::into_inner).0;
+        queue.sleeping = false;
+    }
+    if !queue.records.is_empty() && !queue.stop {
+        drop(queue);
+        std::thread::sleep(BATCH_WAIT);
+        queue = shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
+    }
+    std::mem::swap(&mut queue.records, batch);
+    (std::mem::take(&mut queue.missing), queue.stop)
+}
+
+/// The open file and the end of its chain.
+struct Log {
+    settings: AuditSettings,
+    file: File,
+    identity: (u64, u64),
+    size: u64,
+    process: String,
+    seq: u64,
+    prev: String,
+    synced: Instant,
+    unsynced: bool,
+    reopen_now: bool,
+    /// Bytes of a line that a failed write left behind, to be cut off before the next one.
+    torn: bool,
+    buffer: Vec<u8>,
+}
+
+#[derive(Serialize)]
+struct Line<'a, T: Serialize> {
+    #[serde(flatten)]
+    link: &'a Link,
+    #[serde(flatten)]
+    body: T,
+}
+
+#[derive(Serialize)]
+struct Start<'a> {
+    time_ms: u64,
+    version: &'a str,
+    /// Bytes of a line that the process before was killed in.
+    cut_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct Gap {
+    time_ms: u64,
+    missing: u64,
+}
+
+#[derive(Serialize)]
+struct Continue {
+    time_ms: u64,
+}
+
+impl Log {
+    fn open(settings: AuditSettings) -> Result<Log, OpenError> {
+        let fail = |source| OpenError::Open { path: settings.file.clone(), source };
+        let mut file = open_append(&settings.file).map_err(fail)?;
+        let tail = read_tail(&mut file).map_err(fail)?;
+        let meta = file.metadata().map_err(fail)?;
+        let mut log = Log {
+            file,
+            identity: (meta.dev(), meta.ino()),
+            size: meta.len(),
+            process: uuid::Uuid::now_v7().simple().to_string(),
+            seq: 0,
+            prev: tail.last_hash.unwrap_or_else(|| chain::GENESIS.to_owned()),
+            synced: Instant::now(),
+            unsynced: false,
+            reopen_now: false,
+            torn: false,
+            buffer: Vec::new(),
+            settings,
+        };
+        if tail.cut_bytes > 0 {
+            log.buffer.push(b'\n');
+        }
+        let start = Start { time_ms: UnixMs::now().0, version: env!("CARGO_PKG_VERSION"), cut_bytes: tail.cut_bytes };
+        log.append(Kind::Start, &start);
+        let path = log.settings.file.clone();
+        log.flush(true).map_err(|source| OpenError::Open { path, source })?;
+        Ok(log)
+    }
+
+    fn write_batch(&mut self, batch: &[Record], missing: u64) -> std::io::Result<()> {
+        self.follow_rotation()?;
+        if batch.is_empty() && missing == 0 {
+            return self.sync_if_due();
+        }
+        let (seq, prev) = (self.seq, self.prev.clone());
+        if missing > 0 {
+            self.append(Kind::Gap, &Gap { time_ms: UnixMs::now().0, missing });
+        }
+        for record in batch {
+            self.append(Kind::Decision, record);
+        }
+        let written = self.flush(false);
+        if written.is_err() {
+            (self.seq, self.prev) = (seq, prev);
+        }
+        written
+    }
+
+    fn append<T: Serialize>(&mut self, kind: Kind, body: &T) {
+        let link = Link { kind, process: self.process.clone(), seq: self.seq, prev: self.prev.clone() };
+        let mut line = Vec::with_capacity(1024);
+        // Records hold texts and numbers only: serialising them into memory cannot fail.
+        if serde_json::to_writer(&mut line, &Line { link: &link, body }).is_err() {
+            return;
+        }
+        self.prev = chain::seal(&mut line);
+        self.seq += 1;
+        self.buffer.extend_from_slice(&line);
+        self.buffer.push(b'\n');
+    }
+
+    /// Writes the buffer whole or not at all: what a failed write left is cut off again.
+    fn flush(&mut self, sync: bool) -> std::io::Result<()> {
+        if self.torn {
+            self.file.set_len(self.size)?;
+            self.torn = false;
+        }
+        let outcome = self.file.write_all(&self.buffer);
+        let length = self.buffer.len() as u64;
+        self.buffer.clear();
+        if self.buffer.capacity() > 1 << 20 {
+            self.buffer.shrink_to(1 << 20);
+        }
+        if let Err(error) = outcome {
+            self.torn = self.file.set_len(self.size).is_err();
+            return Err(error);
+        }
+        self.size += length;
+        self.unsynced = true;
+        if sync || self.settings.fsync == Fsync::Batch {
+            self.file.sync_data()?;
+            self.synced = Instant::now();
+            self.unsynced = false;
+            return Ok(());
+        }
+        self.sync_if_due()
+    }
+
+    fn sync_if_due(&mut self) -> std::io::Result<()> {
+        if let Fsync::Every(time) = self.settings.fsync
+            && self.unsynced
+            && self.synced.elapsed() >= time
+        {
+            self.file.sync_data()?;
+            self.synced = Instant::now();
+            self.unsynced = false;
+        }
+        Ok(())
+    }
+
+    /// Rotates by size, or follows a rotation that somebody else made (renamed or removed file).
+    fn follow_rotation(&mut self) -> std::io::Result<()> {
+        let full = self.settings.rotate_bytes > 0 && self.size >= self.settings.rotate_bytes;
+        if full {
+            self.file.sync_data()?;
+            let aside = rotated_name(&self.settings.file, UnixMs::now());
+            std::fs::rename(&self.settings.file, aside)?;
+            self.remove_oldest();
+        }
+        let asked = std::mem::take(&mut self.reopen_now);
+        if full || asked || self.moved_away() {
+            self.reopen()?;
+        }
+        Ok(())
+    }
+
+    fn moved_away(&self) -> bool {
+        !std::fs::metadata(&self.settings.file).is_ok_and(|meta| (meta.dev(), meta.ino()) == self.identity)
+    }
+
+    fn reopen(&mut self) -> std::io::Result<()> {
+        let file = open_append(&self.settings.file)?;
+        let meta = file.metadata()?;
+        if (meta.dev(), meta.ino()) == self.identity {
+            return Ok(());
+        }
+        self.file = file;
+        self.identity = (meta.dev(), meta.ino());
+        self.size = meta.len();
+        self.torn = false;
+        self.append(Kind::Continue, &Continue { time_ms: UnixMs::now().0 });
+        self.flush(true)
+    }
+
+    fn remove_oldest(&self) {
+        if self.settings.keep == 0 {
+            return;
+        }
+        let mut files = rotated_files(&self.settings.file);
+        files.truncate(files.len().saturating_sub(self.settings.keep));
+        for file in files {
+            if let Err(error) = std::fs::remove_file(&file) {
+                tracing::warn!(%error, file = %file.display(), "cannot remove an old audit file");
+            }
+        }
+    }
+}
+
+fn open_append(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)
+}
+
+fn rotated_name(file: &Path, now: UnixMs) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(format!(".{:013}", now.0));
+    PathBuf::from(name)
+}
+
+/// The rotated files of a log, oldest first.
+pub(super) fn rotated_files(file: &Path) -> Vec<PathBuf> {
+    let (Some(folder), Some(name)) = (file.parent(), file.file_name().and_then(|n| n.to_str())) else {
+        return Vec::new();
+    };
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let is_rotated = |candidate: &str| {
+        candidate
+            .strip_prefix(name)
+            .and_then(|rest| rest.strip_prefix('.'))
+            .is_some_and(|stamp| stamp.len() == 13 && stamp.bytes().all(|b| b.is_ascii_digit()))
+    };
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut files: Vec<PathBuf> =
+        entries.filter(|entry| entry.file_name().to_str().is_some_and(is_rotated)).map(|entry| entry.path()).collect();
+    files.sort();
+    files
+}
+
+/// The end of an existing log: the hash to go on from, and what a killed process left of its last line.
+struct Tail {
+    last_hash: Option<String>,
+    cut_bytes: u64,
+}
+
+fn read_tail(file: &mut File) -> std::io::Result<Tail> {
+    let size = file.metadata()?.len();
+    let from = size.saturating_sub(TAIL_BYTES_MAX);
+    file.seek(SeekFrom::Start(from))?;
+    let mut bytes = Vec::new();
+    file.take(TAIL_BYTES_MAX).read_to_end(&mut bytes)?;
+    let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+    let cut_bytes = (bytes.len() - whole) as u64;
+    let lines = bytes.get(..whole).unwrap_or_default();
+    let last = lines.split(|b| *b == b'\n').rfind(|line| !line.is_empty());
+    Ok(Tail { last_hash: last.and_then(|line| chain::open(line).ok()).map(|sealed| sealed.hash), cut_bytes })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::chain::Fault;
+    use crate::audit::read;
+
+    fn settings(folder: &Path) -> AuditSettings {
+        AuditSettings { file: folder.join("audit.ndjson"), fsync: Fsync::Never, rotate_bytes: 0, keep: 0 }
+    }
+
+    fn record(id: u32) -> Record {
+        Record { id: format!("D{id}"), detail: Some("a\r\nb\u{1b}[31m".into()), ..Record::default() }
+    }
+
+    #[test]
+    fn a10_a_subject_with_control_characters_stays_one_escaped_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let audit = Audit::open(settings(folder.path())).unwrap();
+        audit.push(record(1));
+        audit.stop();
+        let text = std::fs::read_to_string(folder.path().join("audit.ndjson")).unwrap();
+        assert_eq!(text.lines().count(), 2);
+        assert!(!text.contains('\u{1b}') && !text.contains('\r'));
+    }
+
+    #[test]
+    fn a_restart_goes_on_with_the_chain() {
+        let folder = tempfile::tempdir().unwrap();
+        for start in 0..3 {
+            let audit = Audit::open(settings(folder.path())).unwrap();
+            (0..100).for_each(|i| audit.push(record(start * 100 + i)));
+            audit.stop();
+        }
+        let report = read::verify(&[folder.path().join("audit.ndjson")]).unwrap();
+        assert_eq!(report.finding, None);
+        assert_eq!((report.decisions, report.processes), (300, 3));
+    }
+
+    #[test]
+    fn a10_a_line_cut_by_a_kill_is_said_to_be_truncated_after_the_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("audit.ndjson");
+        let audit = Audit::open(settings(folder.path())).unwrap();
+        (0..3).for_each(|i| audit.push(record(i)));
+        audit.stop();
+        let size = std::fs::metadata(&file).unwrap().len();
+        OpenOptions::new().write(true).open(&file).unwrap().set_len(size - 40).unwrap();
+        let cut = read::verify(std::slice::from_ref(&file)).unwrap();
+        assert_eq!((cut.finding, cut.truncated_at), (None, vec![4]));
+        Audit::open(settings(folder.path())).unwrap().stop();
+        let after = read::verify(&[file]).unwrap();
+        assert_eq!((after.finding, after.truncated_at, after.processes), (None, vec![4], 2));
+    }
+
+    #[test]
+    fn a10_rotation_under_load_keeps_one_chain_over_all_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("audit.ndjson");
+        let audit = Audit::open(AuditSettings { rotate_bytes: 20_000, ..settings(folder.path()) }).unwrap();
+        for i in 0..2_000 {
+            audit.push(record(i));
+            if i % 100 == 0 {
+                std::thread::yield_now();
+            }
+            while audit.stats().written.load(Ordering::Relaxed) + 300 < u64::from(i) {
+                std::thread::yield_now();
+            }
+        }
+        audit.stop();
+        let files = read::files_of(&file);
+        assert!(files.len() > 2, "{files:?}");
+        let report = read::verify(&files).unwrap();
+        assert_eq!(report.finding, None);
+        assert_eq!(report.decisions, 2_000);
+    }
+
+    #[test]
+    fn a10_a_file_renamed_by_somebody_else_is_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("audit.ndjson");
+        let audit = Audit::open(settings(folder.path())).unwrap();
+        audit.push(record(1));
+        while audit.stats().written.load(Ordering::Relaxed) < 1 {
+            std::thread::yield_now();
+        }
+        let aside = folder.path().join("audit.ndjson.1234567890123");
+        std::fs::rename(&file, &aside).unwrap();
+        audit.push(record(2));
+        audit.stop();
+        let report = read::verify(&[aside, file]).unwrap();
+        assert_eq!((report.finding, report.decisions), (None, 2));
+    }
+
+    #[test]
+    fn a_file_missing_from_the_middle_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("audit.ndjson");
+        for start in 0..3 {
+            let audit = Audit::open(settings(folder.path())).unwrap();
+            audit.push(record(start));
+            audit.stop();
+            if start < 2 {
+                std::fs::copy(&file, folder.path().join(format!("copy{start}"))).unwrap();
+            }
+        }
+        let text = std::fs::read_to_string(&file).unwrap();
+        let without: Vec<&str> = text.lines().enumerate().filter(|(i, _)| *i != 3).map(|(_, l)| l).collect();
+        std::fs::write(&file, without.join("\n") + "\n").unwrap();
+        assert_eq!(read::verify(&[file]).unwrap().finding.unwrap().fault, Fault::Unlinked);
+    }
+}

@@ -1,0 +1,326 @@
+//! Life of a request at the edge: route, clean, identify, decide, stamp, forward, record.
+//!
+//! Each step takes what the step before proved. Nothing is forwarded without a permit, and every request that got this
+//! far leaves one audit record, also when its task is dropped.
+
+mod identify;
+mod recording;
+mod stamp;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use feed::{Authorization, KeyDemand};
+use http::header::{AUTHORIZATION, HOST};
+use http::{HeaderValue, Method, Uri};
+use net::upstream::{ForwardError, Pool};
+use net::{Body, BodyError, Connection, Refusal, Request, Response};
+use trust::path::NormalPath;
+use trust::policy::{Input, Peer, Permit, StepUp, Verdict};
+use trust::principal::Principal;
+use trust::reason::Reason;
+
+use crate::answer::{self, DECISION_HEADER};
+use crate::audit::{Audit, Health};
+use crate::clock::UnixMs;
+use crate::ids::Ids;
+use crate::metrics::Metrics;
+use crate::minter::Minter;
+use crate::token_cache::TokenCache;
+use crate::view::{Routed, Served, Views};
+use recording::Recording;
+
+/// Where the public keys of this edge's Txn-Tokens are served, on every host.
+pub const JWKS_PATH: &str = "/.well-known/countersign/jwks.json";
+
+const TXN_TOKEN: http::HeaderName = http::HeaderName::from_static("txn-token");
+
+/// What the workers of one edge share.
+pub struct Shared {
+    pub views: Views,
+    pub metrics: Metrics,
+    pub audit: Option<Audit>,
+    pub minter: Arc<Minter>,
+    pub key_demand: Arc<dyn KeyDemand>,
+}
+
+/// One worker of the edge.
+pub struct Edge {
+    shared: Arc<Shared>,
+    pool: Pool,
+    tokens: TokenCache,
+    ids: Ids,
+}
+
+/// Why the upstream's answer is not what the caller gets.
+struct Stop {
+    reason: Reason,
+    detail: String,
+    step_up: Option<StepUp>,
+}
+
+impl Stop {
+    fn new(reason: Reason, detail: impl Into<String>) -> Stop {
+        Stop { reason, detail: detail.into(), step_up: None }
+    }
+}
+
+impl Edge {
+    pub fn new(shared: Arc<Shared>) -> Edge {
+        Edge { shared, pool: Pool::new(), tokens: TokenCache::default(), ids: Ids::new() }
+    }
+
+    async fn answer(&self, request: Request, connection: &Arc<Connection>) -> Response {
+        let now = UnixMs::now();
+        if request.uri().path() == JWKS_PATH {
+            return self.published_keys(request.method());
+        }
+        let navigation = answer::is_navigation(request.method(), request.headers());
+        let head = request.method() == Method::HEAD;
+        let Ok(decision_id) = self.ids.decision(now) else {
+            return answer::refusal(&answer::Refusal {
+                reason: Reason::MintFailed,
+                decision_id: "",
+                step_up: None,
+                navigation,
+                head,
+            });
+        };
+        let mut recording = Recording::start(&self.shared, &request, connection, decision_id, now);
+        match self.judge_and_forward(request, connection, &mut recording, now).await {
+            Ok(response) => recording.answered(response),
+            Err(stop) => {
+                let refusal = answer::Refusal {
+                    reason: stop.reason,
+                    decision_id: recording.decision_id(),
+                    step_up: stop.step_up.as_ref(),
+                    navigation,
+                    head,
+                };
+                let response = answer::refusal(&refusal);
+                recording.refused(stop.reason, stop.detail, response)
+            }
+        }
+    }
+
+    async fn judge_and_forward(
+        &self,
+        mut request: Request,
+        connection: &Arc<Connection>,
+        recording: &mut Recording,
+        now: UnixMs,
+    ) -> Result<Response, Stop> {
+        let view =
+            self.shared.views.now().ok_or_else(|| Stop::new(Reason::PolicyMissing, "no snapshot is loaded yet"))?;
+        recording.judged_by(&view);
+        refuse_methods(request.method())?;
+        let host = wire::identity::request_host(request.uri(), request.headers())
+            .map_err(|error| Stop::new(Reason::RequestMalformed, error.to_string()))?;
+        recording.host(&host);
+        let (served, path) = match view.route(&host, request.uri().path()) {
+            Routed::To(served, path) => (served, path),
+            Routed::Nowhere => return Err(Stop::new(Reason::NoRoute, "no service is exposed at this host and path")),
+            Routed::PathRefused(error) => return Err(Stop::new(Reason::PathRefused, error.to_string())),
+        };
+        recording.routed(&served, &path);
+        wire::identity::clean_request(request.headers_mut())
+            .map_err(|error| Stop::new(Reason::HeaderForbidden, error.to_string()))?;
+        if served.service.strict && self.shared.audit.as_ref().is_some_and(|audit| audit.health() == Health::Failing) {
+            return Err(Stop::new(
+                Reason::AuditUnavailable,
+                "the audit log cannot be written and the service is strict",
+            ));
+        }
+        let (view, entry) = self.identify(&view, request.headers(), recording, now).await?;
+        recording.judged_by(&view);
+        let principal = entry.as_ref().map(|entry| &entry.principal);
+        let permit = decide(&served, &request, &path, &host, connection, principal, now, recording)?;
+        let stamp = match &entry {
+            Some(entry) => Some(self.stamp(&view, &served, &permit, entry, connection.remote.ip(), now, recording)?),
+            None => None,
+        };
+        let prepared = prepare(request, &served, &path, &host, connection, stamp, recording)?;
+        self.forward(permit, &served, prepared, recording).await
+    }
+
+    async fn forward(
+        &self,
+        permit: Permit,
+        served: &Served,
+        request: Request,
+        recording: &mut Recording,
+    ) -> Result<Response, Stop> {
+        let target = served.target.as_ref().map_err(|why| Stop::new(Reason::UpstreamConnect, why.clone()))?;
+        let exchange = self.pool.forward(permit, target, request);
+        let outcome = tokio::time::timeout(served.service.request_timeout, exchange).await;
+        let mut response = match outcome {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => return Err(forward_failed(&error)),
+            Err(_) => return Err(timed_out(served.service.request_timeout)),
+        };
+        wire::identity::clean_response(response.headers_mut());
+        if let Ok(id) = HeaderValue::from_str(recording.decision_id()) {
+            response.headers_mut().insert(DECISION_HEADER, id);
+        }
+        Ok(response)
+    }
+
+    fn published_keys(&self, method: &Method) -> Response {
+        let mut response = Response::new(Body::empty());
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            *response.status_mut() = http::StatusCode::METHOD_NOT_ALLOWED;
+            response.headers_mut().insert(http::header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return response;
+        }
+        let headers = response.headers_mut();
+        headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/jwk-set+json"));
+        headers.insert(http::header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=60"));
+        if *method == Method::GET {
+            *response.body_mut() = Body::full(self.shared.minter.document());
+        }
+        response
+    }
+}
+
+impl net::Service for Edge {
+    fn call(&self, request: Request, connection: &Arc<Connection>) -> impl Future<Output = Response> + Send {
+        self.answer(request, connection)
+    }
+
+    fn refused(&self, refusal: Refusal, connection: &Connection) {
+        self.shared.metrics.refused(refusal);
+        tracing::debug!(?refusal, remote = %connection.remote, "refused before it was judged");
+    }
+
+    fn panicked(&self, connection: &Connection) {
+        self.shared.metrics.panics.inc();
+        tracing::error!(remote = %connection.remote, "a panic was caught while answering; its connection was closed");
+    }
+}
+
+/// CONNECT is no request for a service; TRACE would echo the fields we add (RFC 9110 §9.3.8).
+fn refuse_methods(method: &Method) -> Result<(), Stop> {
+    match *method {
+        Method::CONNECT | Method::TRACE => {
+            Err(Stop::new(Reason::RequestMalformed, format!("`{method}` is not accepted")))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "a decision's inputs, each of its own origin; a struct would only rename them"
+)]
+fn decide(
+    served: &Served,
+    request: &Request,
+    path: &NormalPath,
+    host: &str,
+    connection: &Connection,
+    principal: Option<&Principal>,
+    now: UnixMs,
+    recording: &mut Recording,
+) -> Result<Permit, Stop> {
+    let input = Input {
+        principal,
+        peer: Peer::Edge,
+        method: request.method().as_str(),
+        path,
+        query: request.uri().query(),
+        host,
+        client_ip: Some(connection.remote.ip()),
+        now: now.seconds(),
+    };
+    let decision = served.service.policy.decide(&input);
+    recording.decided(&decision);
+    let denial = match decision.verdict {
+        Verdict::Permit(permit) => return Ok(permit),
+        Verdict::StepUp(step_up) => {
+            recording.explained(served.service.policy.explain(&input));
+            return Err(Stop {
+                reason: Reason::StepUp,
+                detail: format!("rule `{}` asks for more", step_up.rule.name),
+                step_up: Some(step_up),
+            });
+        }
+        Verdict::Denial(denial) => denial,
+    };
+    recording.explained(served.service.policy.explain(&input));
+    // Nobody is signed in: the caller is asked to, and learns nothing about rules.
+    match (principal, denial.reason) {
+        (None, Reason::NoRuleMatched) => {
+            Err(Stop::new(Reason::TokenMissing, "no rule allows this to anyone who is not signed in"))
+        }
+        (_, reason) => {
+            Err(Stop::new(reason, denial.rule.map_or_else(String::new, |rule| format!("rule `{}`", rule.name))))
+        }
+    }
+}
+
+/// The request as the upstream gets it: the bytes that were decided on, our fields, no token of the issuer's.
+fn prepare(
+    request: Request,
+    served: &Served,
+    path: &NormalPath,
+    host: &str,
+    connection: &Connection,
+    stamp: Option<HeaderValue>,
+    recording: &Recording,
+) -> Result<Request, Stop> {
+    let (mut parts, body) = request.into_parts();
+    let bytes_max = served.service.body_bytes_max;
+    if body.len_hint().is_some_and(|length| length > bytes_max) {
+        return Err(Stop::new(Reason::BodyTooLarge, format!("more than {bytes_max} bytes")));
+    }
+    if !parts.headers.contains_key(HOST) {
+        let authority = parts.uri.authority().map_or(host, http::uri::Authority::as_str);
+        let value =
+            HeaderValue::from_str(authority).map_err(|_| Stop::new(Reason::RequestMalformed, "no valid host"))?;
+        parts.headers.insert(HOST, value);
+    }
+    parts.uri = origin_form(path, parts.uri.query())?;
+    if stamp.is_some() && served.service.authorization == Authorization::Strip {
+        parts.headers.remove(AUTHORIZATION);
+    }
+    if let Some(token) = stamp {
+        parts.headers.insert(TXN_TOKEN, token);
+    }
+    let proto = if connection.tls.is_some() { "https" } else { "http" };
+    wire::identity::add_forwarded(&mut parts.headers, connection.remote.ip(), proto, host);
+    let body = body.limit(bytes_max).guard_trailers(wire::identity::is_identity).on_end(recording.request_end());
+    Ok(Request::from_parts(parts, body))
+}
+
+fn origin_form(path: &NormalPath, query: Option<&str>) -> Result<Uri, Stop> {
+    let target = match query {
+        Some(query) => Uri::try_from(format!("{}?{query}", path.as_str())),
+        None => Uri::try_from(path.as_str()),
+    };
+    target.map_err(|error| Stop::new(Reason::PathRefused, error.to_string()))
+}
+
+fn timed_out(limit: Duration) -> Stop {
+    Stop::new(Reason::UpstreamTimeout, format!("no answer within {} ms", limit.as_millis()))
+}
+
+fn forward_failed(error: &ForwardError) -> Stop {
+    let reason = match error {
+        ForwardError::Connect { .. } => Reason::UpstreamConnect,
+        ForwardError::Identity(_) => Reason::UpstreamIdentity,
+        ForwardError::FirstByteTimeout(_) => Reason::UpstreamTimeout,
+        ForwardError::Protocol(_) => Reason::UpstreamProtocol,
+        ForwardError::RequestBody(BodyError::TooLarge) => Reason::BodyTooLarge,
+        ForwardError::RequestBody(BodyError::ForbiddenTrailer) => Reason::HeaderForbidden,
+        ForwardError::RequestBody(BodyError::Stalled) => Reason::RequestTimeout,
+        ForwardError::RequestBody(BodyError::Malformed) => Reason::RequestMalformed,
+        ForwardError::RequestBody(BodyError::Gone) => Reason::ClientGone,
+    };
+    Stop::new(reason, error.to_string())
+}
+
+/// The client's address in its shortest true form (an IPv4 address that came through an IPv6 socket is IPv4).
+fn client_ip(connection: &Connection) -> IpAddr {
+    connection.remote.ip().to_canonical()
+}

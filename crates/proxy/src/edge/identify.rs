@@ -1,0 +1,273 @@
+//! From the `Authorization` field to a principal: cache, verification, one demand for unknown keys.
+
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use feed::{Issuer, KeyDemandOutcome};
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use trust::reason::Reason;
+use trust::token::{Peeked, Refused, VerifiedToken};
+
+use super::recording::Recording;
+use super::{Edge, Stop};
+use crate::clock::UnixMs;
+use crate::token_cache::{Digest, Entry};
+use crate::view::View;
+
+/// What the `Authorization` field holds.
+#[derive(Debug, PartialEq, Eq)]
+enum Presented<'a> {
+    Nothing,
+    Bearer(&'a str),
+}
+
+impl Edge {
+    /// `None`: nobody is signed in. A credential that is presented and not accepted is refused, also where none is needed.
+    /// The returned view is the one the token was verified with: newer than `view` when a key had to be fetched.
+    pub(super) async fn identify(
+        &self,
+        view: &Arc<View>,
+        headers: &HeaderMap,
+        recording: &mut Recording,
+        now: UnixMs,
+    ) -> Result<(Arc<View>, Option<Arc<Entry>>), Stop> {
+        let text = match presented(headers)? {
+            Presented::Nothing => return Ok((Arc::clone(view), None)),
+            Presented::Bearer(text) => text,
+        };
+        let key = token_digest(text);
+        if let Some(entry) = self.tokens.get(&key) {
+            match still_good(view, &entry, now) {
+                Good::Yes(issuer) => {
+                    recording.identified(&entry, &view.groups, issuer, true, now);
+                    self.shared.metrics.token_cache_hits.inc();
+                    return Ok((Arc::clone(view), Some(entry)));
+                }
+                Good::Expired => {
+                    recording.identified_facts(&entry);
+                    return Err(Stop::new(
+                        Reason::Expired,
+                        format!("the token ended {} s ago", now.seconds() - entry.principal.expires_at),
+                    ));
+                }
+                Good::VerifyAgain => self.tokens.remove(&key),
+            }
+        }
+        self.shared.metrics.token_cache_misses.inc();
+        let (view, entry) = self.verify(view, text, recording, now).await?;
+        self.tokens.insert(key, Arc::clone(&entry), text.len());
+        Ok((view, Some(entry)))
+    }
+
+    async fn verify(
+        &self,
+        view: &Arc<View>,
+        text: &str,
+        recording: &mut Recording,
+        now: UnixMs,
+    ) -> Result<(Arc<View>, Arc<Entry>), Stop> {
+        let peeked = Peeked::parse(text).map_err(stop)?;
+        recording.token_seen(peeked.kid());
+        let refused = match verify_with(view, text, now) {
+            Ok((verified, issuer)) => return Ok((Arc::clone(view), remember(verified, issuer, view, recording, now))),
+            Err(refused) => refused,
+        };
+        let Some(issuer) = view.issuers(peeked.iss()).next() else {
+            return Err(stop(refused));
+        };
+        recording.keys_seen(issuer, now);
+        let outcome = self.demand_keys(&peeked, issuer, &refused, now).await?;
+        let Some(outcome) = outcome else {
+            return Err(stop(refused));
+        };
+        let renewed = self.shared.views.now().unwrap_or_else(|| Arc::clone(view));
+        match verify_with(&renewed, text, now) {
+            Ok((verified, issuer)) => {
+                let entry = remember(verified, issuer, &renewed, recording, now);
+                Ok((Arc::clone(&renewed), entry))
+            }
+            Err(again) => Err(explain_demand(again, outcome, issuer)),
+        }
+    }
+
+    /// Asks for keys when that can help; `None` when the refusal stands whatever keys come.
+    async fn demand_keys(
+        &self,
+        peeked: &Peeked<'_>,
+        issuer: &Issuer,
+        refused: &Refused,
+        now: UnixMs,
+    ) -> Result<Option<KeyDemandOutcome>, Stop> {
+        let name = issuer.profile.name();
+        match refused.reason {
+            Reason::KeyUnknown | Reason::KeysUnavailable => {
+                peeked.plausible(&issuer.profile, now.seconds()).map_err(stop)?;
+                Ok(Some(self.shared.key_demand.unknown_kid(name, peeked.kid()).await))
+            }
+            Reason::SignatureBad => {
+                peeked.plausible(&issuer.profile, now.seconds()).map_err(stop)?;
+                Ok(Some(self.shared.key_demand.signature_bad(name, peeked.kid()).await))
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+/// Exactly one credential, and a scheme we can check.
+fn presented(headers: &HeaderMap) -> Result<Presented<'_>, Stop> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let Some(value) = values.next() else {
+        return Ok(Presented::Nothing);
+    };
+    if values.next().is_some() {
+        return Err(Stop::new(Reason::TokenMultiple, "`Authorization` stands more than once"));
+    }
+    let malformed = || Stop::new(Reason::TokenMalformed, "`Authorization` is not readable text");
+    let text = value.to_str().map_err(|_| malformed())?;
+    let (scheme, rest) = text.split_once(' ').unwrap_or((text, ""));
+    let token = rest.trim_matches(' ');
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return if token.is_empty() { Err(malformed()) } else { Ok(Presented::Bearer(token)) };
+    }
+    if scheme.eq_ignore_ascii_case("dpop") {
+        return Err(Stop::new(Reason::SenderConstrained, "a DPoP proof cannot be checked in this version"));
+    }
+    // Another scheme (Basic, …) is the application's own affair: nobody is signed in with us.
+    Ok(Presented::Nothing)
+}
+
+enum Good<'a> {
+    Yes(&'a Issuer),
+    Expired,
+    VerifyAgain,
+}
+
+/// What can have changed since the token was verified: its issuer's settings, its keys, the time.
+fn still_good<'a>(view: &'a View, entry: &Entry, now: UnixMs) -> Good<'a> {
+    let issuer = view.snapshot.issuers.iter().find(|issuer| Arc::ptr_eq(&issuer.profile, &entry.profile));
+    match issuer {
+        Some(issuer) if issuer.keys.version == entry.keys_version => {
+            let leeway = issuer.profile.settings().leeway_s;
+            if now.seconds() >= entry.principal.expires_at + leeway { Good::Expired } else { Good::Yes(issuer) }
+        }
+        _ => Good::VerifyAgain,
+    }
+}
+
+/// Tries every issuer that answers to the token's `iss`; the refusal told is the one that came furthest.
+fn verify_with<'a>(view: &'a View, text: &str, now: UnixMs) -> Result<(VerifiedToken, &'a Issuer), Refused> {
+    let peeked = Peeked::parse(text)?;
+    let iss = peeked.iss().to_owned();
+    let mut refused: Option<Refused> = None;
+    let mut next = Some(peeked);
+    for issuer in view.snapshot.issuers.iter().filter(|issuer| issuer.profile.accepts_iss(&iss)) {
+        if issuer.keys.set.is_empty() {
+            let detail = format!("no keys of issuer `{}` are known yet", issuer.profile.name());
+            refused.get_or_insert(Refused { reason: Reason::KeysUnavailable, detail });
+            continue;
+        }
+        let peeked = match next.take() {
+            Some(peeked) => peeked,
+            None => Peeked::parse(text)?,
+        };
+        match peeked.verify(&issuer.profile, &issuer.keys.set, now.seconds()) {
+            Ok(verified) => return Ok((verified, issuer)),
+            Err(error) if refused.as_ref().is_none_or(|old| progress(old.reason) < progress(error.reason)) => {
+                refused = Some(error)
+            }
+            Err(_) => {}
+        }
+    }
+    Err(refused.unwrap_or_else(|| Refused {
+        reason: Reason::IssuerUnknown,
+        detail: format!("no issuer `{}` is configured", crate::audit::record::bounded(&iss)),
+    }))
+}
+
+fn progress(reason: Reason) -> u8 {
+    match reason {
+        Reason::KeysUnavailable => 0,
+        Reason::KeyUnknown | Reason::KeyUnknownThrottled => 1,
+        Reason::SignatureBad => 2,
+        _ => 3,
+    }
+}
+
+fn remember(
+    verified: VerifiedToken,
+    issuer: &Issuer,
+    view: &View,
+    recording: &mut Recording,
+    now: UnixMs,
+) -> Arc<Entry> {
+    let facts = verified.facts().clone();
+    let entry = Entry::new(verified.into_principal(), facts, Arc::clone(&issuer.profile), issuer.keys.version);
+    recording.identified(&entry, &view.groups, issuer, false, now);
+    Arc::new(entry)
+}
+
+/// The refusal after keys were asked for, with what became of that.
+fn explain_demand(refused: Refused, outcome: KeyDemandOutcome, issuer: &Issuer) -> Stop {
+    let name = issuer.profile.name();
+    let never_fetched = issuer.keys.set.is_empty();
+    match (refused.reason, outcome) {
+        (Reason::KeyUnknown, KeyDemandOutcome::Throttled { next_allowed_s }) => Stop::new(
+            Reason::KeyUnknownThrottled,
+            format!(
+                "{}; keys of `{name}` were fetched lately and are fetched again in {next_allowed_s} s at the earliest",
+                refused.detail
+            ),
+        ),
+        (Reason::KeyUnknown, KeyDemandOutcome::Unreachable) if never_fetched => {
+            Stop::new(Reason::KeysUnavailable, refused.detail)
+        }
+        (_, KeyDemandOutcome::Unreachable) => {
+            Stop::new(refused.reason, format!("{}; issuer `{name}` cannot be reached", refused.detail))
+        }
+        _ => stop(refused),
+    }
+}
+
+fn stop(refused: Refused) -> Stop {
+    Stop::new(refused.reason, refused.detail)
+}
+
+fn token_digest(text: &str) -> Digest {
+    let mut out = [0; 32];
+    out.copy_from_slice(digest(&SHA256, text.as_bytes()).as_ref());
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    fn check(values: &[&'static str], expected: Result<Presented<'static>, Reason>) {
+        let mut headers = HeaderMap::new();
+        values.iter().for_each(|value| _ = headers.append(AUTHORIZATION, HeaderValue::from_static(value)));
+        match (presented(&headers), expected) {
+            (Ok(got), Ok(expected)) => assert_eq!(got, expected, "{values:?}"),
+            (Err(got), Err(expected)) => assert_eq!(got.reason, expected, "{values:?}"),
+            (got, _) => panic!("{values:?}: {:?}", got.map_err(|stop| stop.reason)),
+        }
+    }
+
+    #[test]
+    fn exactly_one_bearer_token_is_read() {
+        check(&[], Ok(Presented::Nothing));
+        check(&["Bearer abc"], Ok(Presented::Bearer("abc")));
+        check(&["bearer  abc "], Ok(Presented::Bearer("abc")));
+        check(&["Bearer"], Err(Reason::TokenMalformed));
+        check(&["Bearer "], Err(Reason::TokenMalformed));
+        check(&["Basic YTpi"], Ok(Presented::Nothing));
+        check(&["Bearer a", "Bearer b"], Err(Reason::TokenMultiple));
+        check(&["Basic YTpi", "Bearer b"], Err(Reason::TokenMultiple));
+    }
+
+    #[test]
+    fn api_66_a_proof_of_possession_scheme_is_never_a_bearer() {
+        check(&["DPoP abc"], Err(Reason::SenderConstrained));
+    }
+}

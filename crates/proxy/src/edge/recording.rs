@@ -1,0 +1,297 @@
+//! One request's audit record, filled as the request goes and written exactly once: when the answer's last byte went out,
+//! or when the task was dropped before.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use feed::Issuer;
+use http::{HeaderMap, Version};
+use net::{BodyEnd, Connection, End, Request, Response};
+use trust::path::NormalPath;
+use trust::policy::{Decision as PolicyDecision, Explanation, Verdict};
+use trust::principal::{Kind, Principal};
+use trust::reason::Reason;
+
+use super::{Shared, client_ip};
+use crate::audit::record::{Decision, OCSF_HTTP_ACTIVITY, PrincipalFacts, Record, RequestFacts, TokenFacts, bounded};
+use crate::clock::UnixMs;
+use crate::metrics::InFlight;
+use crate::token_cache::{Entry, Minted};
+use crate::view::{Served, View};
+
+/// Status recorded when the client went away before an answer began.
+const CLIENT_GONE: u16 = 499;
+
+pub(super) struct Recording {
+    shared: Arc<Shared>,
+    /// Taken when it is written.
+    record: Option<Box<Record>>,
+    view: Option<Arc<View>>,
+    served: Option<Arc<Served>>,
+    reason: Option<Reason>,
+    started: Instant,
+    bytes_in: Arc<AtomicU64>,
+    _in_flight: InFlight,
+}
+
+impl Recording {
+    pub(super) fn start(
+        shared: &Arc<Shared>,
+        request: &Request,
+        connection: &Connection,
+        id: String,
+        now: UnixMs,
+    ) -> Recording {
+        let record = Record {
+            id,
+            time_ms: now.0,
+            class_uid: OCSF_HTTP_ACTIVITY,
+            own: Arc::clone(shared.minter.spiffe_id()),
+            trace_id: trace_id(request.headers()),
+            request: RequestFacts {
+                method: bounded(request.method().as_str()),
+                host: String::new(),
+                path: bounded(request.uri().path()),
+                peer: "client".into(),
+                client_ip: client_ip(connection).to_string(),
+                protocol: protocol(request.version()).into(),
+                tls: connection.tls.as_ref().map(|tls| tls.version.to_owned()),
+                connection: connection.id,
+            },
+            ..Record::default()
+        };
+        Recording {
+            record: Some(Box::new(record)),
+            view: None,
+            served: None,
+            reason: None,
+            started: Instant::now(),
+            bytes_in: Arc::new(AtomicU64::new(0)),
+            _in_flight: shared.metrics.enter(),
+            shared: Arc::clone(shared),
+        }
+    }
+
+    pub(super) fn decision_id(&self) -> &str {
+        self.record.as_ref().map_or("", |record| &record.id)
+    }
+
+    fn note(&mut self, change: impl FnOnce(&mut Record)) {
+        if let Some(record) = &mut self.record {
+            change(record);
+        }
+    }
+
+    pub(super) fn judged_by(&mut self, view: &Arc<View>) {
+        self.view = Some(Arc::clone(view));
+        self.note(|record| record.epoch = view.snapshot.epoch);
+    }
+
+    pub(super) fn host(&mut self, host: &str) {
+        self.note(|record| record.request.host = bounded(host));
+    }
+
+    pub(super) fn routed(&mut self, served: &Arc<Served>, path: &NormalPath) {
+        self.served = Some(Arc::clone(served));
+        self.note(|record| {
+            record.service = Some(Arc::clone(&served.service.name));
+            if record.request.path != path.as_str() {
+                record.request.path = bounded(path.as_str());
+            }
+        });
+    }
+
+    /// A token was presented; its `kid` is noted before anything is believed.
+    pub(super) fn token_seen(&mut self, kid: Option<&str>) {
+        self.note(|record| record.token.get_or_insert_default().kid = kid.map(bounded));
+    }
+
+    pub(super) fn keys_seen(&mut self, issuer: &Issuer, now: UnixMs) {
+        self.note(|record| note_keys(record.token.get_or_insert_default(), issuer, now));
+    }
+
+    pub(super) fn identified(
+        &mut self,
+        entry: &Entry,
+        groups: &BTreeSet<Arc<str>>,
+        issuer: &Issuer,
+        cached: bool,
+        now: UnixMs,
+    ) {
+        self.note(|record| {
+            let token = record.token.get_or_insert_default();
+            token.kid.clone_from(&entry.facts.kid);
+            token.facts = Some(entry.facts.clone());
+            token.cached = cached;
+            note_keys(token, issuer, now);
+            record.principal = Some(principal_facts(&entry.principal, groups));
+        });
+    }
+
+    /// An expired token from the cache: who it was is known, nothing is allowed by it.
+    pub(super) fn identified_facts(&mut self, entry: &Entry) {
+        self.note(|record| {
+            let token = record.token.get_or_insert_default();
+            token.kid.clone_from(&entry.facts.kid);
+            token.facts = Some(entry.facts.clone());
+            token.cached = true;
+            record.principal = Some(principal_facts(&entry.principal, &BTreeSet::new()));
+        });
+    }
+
+    pub(super) fn decided(&mut self, decision: &PolicyDecision) {
+        let verdict_us = elapsed_us(self.started);
+        self.note(|record| {
+            record.verdict_us = verdict_us;
+            record.shadow.clone_from(&decision.shadow);
+            (record.decision, record.rule) = match &decision.verdict {
+                Verdict::Permit(permit) => (Decision::Permit, Some(Arc::clone(permit.rule()))),
+                Verdict::StepUp(step_up) => (Decision::StepUp, Some(Arc::clone(&step_up.rule))),
+                Verdict::Denial(denial) => (Decision::Deny, denial.rule.clone()),
+            };
+            record.request.peer = "edge".into();
+        });
+    }
+
+    pub(super) fn explained(&mut self, explanation: Explanation) {
+        self.note(|record| record.explanation = Some(explanation));
+    }
+
+    pub(super) fn stamped(&mut self, minted: &Minted) {
+        self.note(|record| {
+            record.txn = Some(minted.txn.to_string());
+            record.tth = Some(minted.tth.as_ref().to_owned());
+        });
+    }
+
+    /// For the request body: counts what came in, also when the upstream answered early.
+    pub(super) fn request_end(&self) -> impl FnOnce(BodyEnd) + Send + 'static {
+        let bytes_in = Arc::clone(&self.bytes_in);
+        move |end| bytes_in.store(end.bytes, Ordering::Relaxed)
+    }
+
+    /// The upstream answered: the record is written when the body ends.
+    pub(super) fn answered(mut self, response: Response) -> Response {
+        let first_byte_us = elapsed_us(self.started);
+        let status = response.status().as_u16();
+        self.note(|record| {
+            record.status = status;
+            record.first_byte_us = Some(first_byte_us);
+        });
+        response.map(|body| body.on_end(move |end| self.end(end)))
+    }
+
+    /// We answer ourselves, with a reason.
+    pub(super) fn refused(mut self, reason: Reason, detail: String, response: Response) -> Response {
+        self.reason = Some(reason);
+        let status = response.status().as_u16();
+        let us = elapsed_us(self.started);
+        self.note(|record| {
+            record.status = status;
+            record.reason = Some(reason.code().to_owned());
+            record.detail = (!detail.is_empty()).then(|| bounded(&detail));
+            if record.decision == Decision::Permit {
+                record.decision = Decision::Error;
+            }
+            if record.verdict_us == 0 {
+                record.verdict_us = us;
+            }
+        });
+        response.map(|body| body.on_end(move |end| self.end(end)))
+    }
+
+    fn end(mut self, end: BodyEnd) {
+        let ended = match end.end {
+            End::Complete => "complete",
+            End::Aborted => "client_gone",
+            End::Failed(_) => "upstream_failed",
+        };
+        self.note(|record| {
+            record.bytes_out = end.bytes;
+            record.ended = Some(ended.to_owned());
+        });
+        self.write();
+    }
+
+    fn write(&mut self) {
+        let Some(mut record) = self.record.take() else {
+            return;
+        };
+        let elapsed = self.started.elapsed();
+        record.total_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+        record.bytes_in = self.bytes_in.load(Ordering::Relaxed);
+        let stats = self.served.as_ref().map(|served| &served.stats);
+        if let Some(stats) = stats.or_else(|| self.view.as_ref().map(|view| &view.no_service)) {
+            stats.ended(self.reason, elapsed.as_secs_f64());
+        }
+        if let Some(audit) = &self.shared.audit {
+            audit.push(*record);
+        }
+    }
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        if self.record.is_none() {
+            return;
+        }
+        self.reason = Some(Reason::ClientGone);
+        self.note(|record| {
+            record.status = CLIENT_GONE;
+            record.reason = Some(Reason::ClientGone.code().to_owned());
+            record.ended = Some("client_gone".to_owned());
+        });
+        self.write();
+    }
+}
+
+fn note_keys(token: &mut TokenFacts, issuer: &Issuer, now: UnixMs) {
+    token.issuer = Some(Arc::clone(issuer.profile.name()));
+    token.keys_version = Some(issuer.keys.version);
+    token.keys_age_s = issuer.keys.fetched_at.map(|at| now.seconds() - at);
+}
+
+fn principal_facts(principal: &Principal, groups: &BTreeSet<Arc<str>>) -> PrincipalFacts {
+    let kind = match principal.kind {
+        Kind::Person => "person",
+        Kind::Workload => "workload",
+        Kind::Agent => "agent",
+    };
+    PrincipalFacts {
+        kind: kind.to_owned(),
+        subject: Arc::clone(&principal.subject),
+        issuer: Arc::clone(&principal.issuer),
+        client: principal.client.clone(),
+        groups: principal.groups.names().filter(|name| groups.contains(*name)).cloned().collect(),
+        groups_state: if principal.groups.is_complete() { "complete" } else { "unknown" }.to_owned(),
+        roles: principal.roles.names().take(64).cloned().collect(),
+        scopes: principal.scopes.names().take(64).cloned().collect(),
+        agent: principal.agent.as_ref().map(|agent| Arc::clone(&agent.name)),
+        acr: principal.assurance.acr.clone(),
+        auth_time: principal.assurance.auth_time,
+    }
+}
+
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_2 => "HTTP/2",
+        Version::HTTP_10 => "HTTP/1.0",
+        _ => "HTTP/1.1",
+    }
+}
+
+/// The trace id of a valid W3C `traceparent` (version-traceid-parentid-flags, lower-case hex).
+fn trace_id(headers: &HeaderMap) -> Option<String> {
+    let text = headers.get("traceparent")?.to_str().ok()?;
+    let mut parts = text.split('-');
+    let (version, trace) = (parts.next()?, parts.next()?);
+    let hex = |s: &str, len: usize| s.len() == len && s.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let valid = hex(version, 2) && version != "ff" && hex(trace, 32) && trace.bytes().any(|b| b != b'0');
+    valid.then(|| trace.to_owned())
+}
+
+fn elapsed_us(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,93 @@
+//! The Txn-Token of a permitted request: reused where it says the same, minted where it does not.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use http::HeaderValue;
+use trust::policy::Permit;
+use trust::reason::Reason;
+use trust::txn::Claims;
+
+use super::recording::Recording;
+use super::{Edge, Stop};
+use crate::audit::chain::base64url;
+use crate::clock::UnixMs;
+use crate::token_cache::{Entry, MintKey, Minted, client_net, client_net_text};
+use crate::view::{Served, View};
+
+/// Life of a Txn-Token, in seconds (WIRE §1).
+const TOKEN_LIFE_S: i64 = 60;
+
+impl Edge {
+    #[expect(clippy::too_many_arguments, reason = "what a token says, each from its own source")]
+    pub(super) fn stamp(
+        &self,
+        view: &View,
+        served: &Served,
+        permit: &Permit,
+        entry: &Entry,
+        ip: IpAddr,
+        now: UnixMs,
+        recording: &mut Recording,
+    ) -> Result<HeaderValue, Stop> {
+        let signing = self.shared.minter.signing_key();
+        let key = MintKey {
+            route: Arc::clone(permit.route()),
+            scope: Arc::clone(permit.scope()),
+            client_net: client_net(ip),
+            kid: signing.kid().into(),
+        };
+        let reuse = if permit.per_request() { Duration::ZERO } else { served.service.txn_reuse };
+        if let Some(minted) = entry.minted(&key, reuse, now) {
+            self.shared.metrics.txn_reused.inc();
+            recording.stamped(&minted);
+            return Ok(minted.header);
+        }
+        let minted = self.mint(view, permit, entry, key, &signing, now)?;
+        self.shared.metrics.txn_minted.inc();
+        recording.stamped(&minted);
+        let header = minted.header.clone();
+        if !reuse.is_zero() {
+            entry.remember(minted);
+        }
+        Ok(header)
+    }
+
+    fn mint(
+        &self,
+        view: &View,
+        permit: &Permit,
+        entry: &Entry,
+        key: MintKey,
+        signing: &trust::txn::SigningKey,
+        now: UnixMs,
+    ) -> Result<Minted, Stop> {
+        let failed = |why: String| Stop::new(Reason::MintFailed, why);
+        let txn = self.ids.txn(now).map_err(|error| failed(error.to_string()))?;
+        let issued_at = now.seconds();
+        let expires_at = (issued_at + TOKEN_LIFE_S).min(entry.principal.expires_at.max(issued_at + 1));
+        let groups: Vec<Arc<str>> =
+            entry.principal.groups.names().filter(|name| view.groups.contains(*name)).cloned().collect();
+        let claims = Claims {
+            audience: &view.snapshot.trust_domain,
+            txn,
+            issued_at,
+            expires_at,
+            principal: &entry.principal,
+            scope: permit.scope(),
+            req_wl: self.shared.minter.spiffe_id(),
+            req_ip: Some(&client_net_text(key.client_net)),
+            sid: None,
+            route: permit.route(),
+            params: &[],
+            groups: &groups,
+        };
+        let token = signing.mint(&claims).map_err(|error| failed(error.to_string()))?;
+        let tth = base64url(digest(&SHA256, token.as_bytes()).as_ref()).into();
+        let mut header = HeaderValue::from_str(&token).map_err(|error| failed(error.to_string()))?;
+        header.set_sensitive(true);
+        Ok(Minted { key, header, txn, tth, minted_at: now, expires_at })
+    }
+}

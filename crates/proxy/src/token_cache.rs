@@ -1,0 +1,263 @@
+//! Verified access tokens by the SHA-256 of their text, bounded in memory; and, beside each, the Txn-Tokens minted for
+//! it. Remembers only what was verified in full; every use checks again what can have changed since (keys, issuer, time).
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use trust::issuer::Profile;
+use trust::principal::Principal;
+use trust::token::Facts;
+
+use crate::clock::UnixMs;
+
+pub type Digest = [u8; 32];
+
+/// Weight of all entries of one worker at most, counted as the token's text plus a fixed part.
+const WEIGHT_MAX: usize = 16 * 1024 * 1024;
+const ENTRY_WEIGHT: usize = 1024;
+/// Txn-Tokens remembered for one access token.
+const MINTED_MAX: usize = 8;
+
+/// One access token that was verified in full.
+pub struct Entry {
+    pub principal: Principal,
+    pub facts: Facts,
+    /// What it was verified with: another profile or key set makes the entry worthless.
+    pub profile: Arc<Profile>,
+    pub keys_version: u64,
+    minted: Mutex<Vec<Minted>>,
+}
+
+/// A Txn-Token that may be used again for requests equal in everything it says.
+#[derive(Clone)]
+pub struct Minted {
+    pub key: MintKey,
+    pub header: http::HeaderValue,
+    pub txn: uuid::Uuid,
+    pub tth: Arc<str>,
+    pub minted_at: UnixMs,
+    pub expires_at: i64,
+}
+
+/// Everything a Txn-Token says besides principal and time.
+#[derive(Clone, PartialEq, Eq)]
+pub struct MintKey {
+    pub route: Arc<str>,
+    pub scope: Arc<str>,
+    /// Truncated client address.
+    pub client_net: IpAddr,
+    /// Key of the minter: a rotated key mints anew.
+    pub kid: Arc<str>,
+}
+
+impl Entry {
+    pub fn new(principal: Principal, facts: Facts, profile: Arc<Profile>, keys_version: u64) -> Entry {
+        Entry { principal, facts, profile, keys_version, minted: Mutex::new(Vec::new()) }
+    }
+
+    /// A remembered Txn-Token for `key`, younger than `reuse` and with at least half a second to live.
+    pub fn minted(&self, key: &MintKey, reuse: Duration, now: UnixMs) -> Option<Minted> {
+        let minted = self.minted.lock().unwrap_or_else(PoisonError::into_inner);
+        let young = |m: &&Minted| {
+            let age_ms = u128::from(now.0.saturating_sub(m.minted_at.0));
+            m.key == *key && now >= m.minted_at && age_ms < reuse.as_millis() && m.expires_at > now.seconds() + 1
+        };
+        minted.iter().find(young).cloned()
+    }
+
+    pub fn remember(&self, minted: Minted) {
+        let mut all = self.minted.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|old| old.key != minted.key);
+        if all.len() >= MINTED_MAX {
+            all.remove(0);
+        }
+        all.push(minted);
+    }
+}
+
+/// One worker's verified tokens: two generations, so that the oldest half falls out at once without any list to keep.
+#[derive(Default)]
+pub struct TokenCache {
+    generations: Mutex<Generations>,
+}
+
+#[derive(Default)]
+struct Generations {
+    young: HashMap<Digest, Arc<Entry>>,
+    old: HashMap<Digest, Arc<Entry>>,
+    young_weight: usize,
+}
+
+impl TokenCache {
+    pub fn get(&self, digest: &Digest) -> Option<Arc<Entry>> {
+        let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = generations.young.get(digest) {
+            return Some(Arc::clone(entry));
+        }
+        let entry = generations.old.remove(digest)?;
+        generations.insert(*digest, Arc::clone(&entry), ENTRY_WEIGHT * 2);
+        Some(entry)
+    }
+
+    pub fn insert(&self, digest: Digest, entry: Arc<Entry>, token_bytes: usize) {
+        let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
+        generations.insert(digest, entry, ENTRY_WEIGHT + token_bytes);
+    }
+
+    pub fn remove(&self, digest: &Digest) {
+        let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
+        generations.young.remove(digest);
+        generations.old.remove(digest);
+    }
+
+    pub fn len(&self) -> usize {
+        let generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
+        generations.young.len() + generations.old.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Generations {
+    fn insert(&mut self, digest: Digest, entry: Arc<Entry>, weight: usize) {
+        if self.young_weight + weight > WEIGHT_MAX / 2 {
+            self.old = std::mem::take(&mut self.young);
+            self.young_weight = 0;
+        }
+        self.young_weight += weight;
+        self.young.insert(digest, entry);
+    }
+}
+
+/// The network of a client address as records and tokens carry it: /24 and /48.
+pub fn client_net(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V4(v4) => IpAddr::V4((v4.to_bits() & 0xffff_ff00).into()),
+        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & (u128::MAX << 80)).into()),
+    }
+}
+
+/// `203.0.113.0/24`, `2001:db8:1::/48`.
+pub fn client_net_text(net: IpAddr) -> String {
+    match net {
+        IpAddr::V4(v4) => format!("{v4}/24"),
+        IpAddr::V6(v6) => format!("{v6}/48"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use trust::issuer::{ClaimPaths, Preset, Settings};
+    use trust::principal::{Assurance, Kind, Membership};
+
+    fn entry() -> Arc<Entry> {
+        let settings = Settings {
+            name: "demo".into(),
+            preset: Preset::Generic,
+            issuer: Some("https://id.example".into()),
+            tenant: None,
+            tenants: vec![],
+            pool: None,
+            audience: vec!["acme".into()],
+            clients: vec![],
+            algorithms: vec![],
+            claims: ClaimPaths::default(),
+            agents: vec![],
+            leeway_s: 60,
+            jwks_uri: None,
+            jwks_file: None,
+            accept_typ_jwt: true,
+        };
+        let principal = Principal {
+            kind: Kind::Person,
+            subject: "demo|ana".into(),
+            issuer: "demo".into(),
+            id: "ana".into(),
+            client: None,
+            groups: Membership::complete([]),
+            roles: Membership::complete([]),
+            scopes: Membership::complete([]),
+            agent: None,
+            assurance: Assurance::default(),
+            expires_at: 100,
+        };
+        let facts = Facts {
+            kid: None,
+            algorithm: "ES256".into(),
+            audience: vec![],
+            issued_at: None,
+            expires_at: 100,
+            token_id: None,
+        };
+        Arc::new(Entry::new(principal, facts, Arc::new(Profile::new(settings).unwrap()), 1))
+    }
+
+    fn digest(n: u32) -> Digest {
+        let mut digest = [0; 32];
+        digest[..4].copy_from_slice(&n.to_be_bytes());
+        digest
+    }
+
+    fn minted(at: u64) -> Minted {
+        let key =
+            MintKey { route: "r".into(), scope: "s".into(), client_net: IpAddr::from([1, 2, 3, 0]), kid: "k".into() };
+        Minted {
+            key,
+            header: http::HeaderValue::from_static("t"),
+            txn: uuid::Uuid::nil(),
+            tth: "h".into(),
+            minted_at: UnixMs(at),
+            expires_at: 1_000,
+        }
+    }
+
+    #[test]
+    fn memory_stays_bounded_under_a_flood_of_tokens() {
+        let cache = TokenCache::default();
+        let entry = entry();
+        let large = 16 * 1024;
+        (0..20_000).for_each(|n| cache.insert(digest(n), Arc::clone(&entry), large));
+        assert!(cache.len() <= WEIGHT_MAX / large, "{}", cache.len());
+        assert!(cache.get(&digest(19_999)).is_some());
+        assert!(cache.get(&digest(1)).is_none());
+    }
+
+    #[test]
+    fn what_is_used_survives_a_generation() {
+        let cache = TokenCache::default();
+        let entry = entry();
+        cache.insert(digest(0), Arc::clone(&entry), 100);
+        for n in 1..40_000 {
+            cache.insert(digest(n), Arc::clone(&entry), 100);
+            assert!(cache.get(&digest(0)).is_some(), "{n}");
+        }
+    }
+
+    #[test]
+    fn a_txn_token_is_reused_only_while_young_and_for_equal_requests() {
+        let entry = entry();
+        entry.remember(minted(10_000));
+        let key = minted(0).key;
+        let reuse = Duration::from_secs(10);
+        assert!(entry.minted(&key, reuse, UnixMs(10_000)).is_some());
+        assert!(entry.minted(&key, reuse, UnixMs(19_999)).is_some());
+        assert!(entry.minted(&key, reuse, UnixMs(20_000)).is_none(), "too old");
+        assert!(entry.minted(&key, reuse, UnixMs(9_999)).is_none(), "the clock went back");
+        assert!(entry.minted(&key, Duration::ZERO, UnixMs(10_000)).is_none(), "reuse is off");
+        let other = MintKey { scope: "orders.write".into(), ..key };
+        assert!(entry.minted(&other, reuse, UnixMs(10_000)).is_none());
+    }
+
+    #[test]
+    fn addresses_are_truncated() {
+        let text = |ip: &str| client_net_text(client_net(ip.parse().unwrap()));
+        assert_eq!(text("203.0.113.77"), "203.0.113.0/24");
+        assert_eq!(text("2001:db8:1:2::3"), "2001:db8:1::/48");
+        assert_eq!(text("::ffff:203.0.113.77"), "203.0.113.0/24");
+    }
+}

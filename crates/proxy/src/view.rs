@@ -1,0 +1,188 @@
+//! What the edge derives once from each snapshot: routes, upstream targets, the groups rules mention. Workers share it;
+//! a request holds one view from its first check to its record.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwapOption;
+use feed::{Current, Expose, Issuer, Service, Snapshot};
+use net::upstream::{Target, TargetSettings};
+use trust::path::{NormalPath, PathError, Tolerance};
+
+use crate::metrics::{Metrics, NO_SERVICE, ServiceStats};
+
+/// One service of a snapshot with what is derived from it.
+pub struct Served {
+    pub service: Arc<Service>,
+    /// `Err` says why nothing can be forwarded.
+    pub target: Result<Arc<Target>, String>,
+    pub stats: ServiceStats,
+}
+
+/// A snapshot, ready for requests.
+pub struct View {
+    pub snapshot: Arc<Snapshot>,
+    pub no_service: ServiceStats,
+    /// Groups that some loaded rule mentions: the only ones that go into tokens and records.
+    pub groups: BTreeSet<Arc<str>>,
+    served: Vec<Arc<Served>>,
+    hosts: HashMap<String, Routes>,
+    any_host: Routes,
+}
+
+/// The routes of one host, most specific first, bucketed by their first literal segment.
+#[derive(Default)]
+struct Routes {
+    by_first: HashMap<String, Vec<Route>>,
+    wild: Vec<Route>,
+    tolerance: Tolerance,
+}
+
+struct Route {
+    expose: Expose,
+    service: usize,
+    specificity: Vec<u8>,
+}
+
+/// Where a request goes.
+pub enum Routed {
+    To(Arc<Served>, NormalPath),
+    Nowhere,
+    PathRefused(PathError),
+}
+
+impl View {
+    fn new(snapshot: Arc<Snapshot>, metrics: &Metrics) -> View {
+        let served: Vec<Arc<Served>> = snapshot.services.iter().map(|s| Arc::new(serve(s, metrics))).collect();
+        let mut hosts: HashMap<String, Routes> = HashMap::new();
+        let mut any_host = Routes::default();
+        for (index, service) in snapshot.services.iter().enumerate() {
+            for expose in &service.expose {
+                let routes =
+                    if expose.host == "*" { &mut any_host } else { hosts.entry(expose.host.clone()).or_default() };
+                routes.add(expose.clone(), index, service.tolerance);
+            }
+        }
+        hosts.values_mut().chain([&mut any_host]).for_each(Routes::sort);
+        let groups = snapshot.services.iter().flat_map(|s| s.policy.groups_mentioned().iter().cloned()).collect();
+        View { no_service: metrics.service(&NO_SERVICE.into()), snapshot, groups, served, hosts, any_host }
+    }
+
+    /// Normalises the path once and finds its service. What one service tolerates does not open another: the path is
+    /// judged again by the tolerance of the service it leads to.
+    pub fn route(&self, host: &str, raw_path: &str) -> Routed {
+        let of_host = self.hosts.get(host);
+        let first = of_host.map(|routes| self.route_in(routes, raw_path));
+        match first {
+            None | Some(Routed::Nowhere) => self.route_in(&self.any_host, raw_path),
+            Some(found) => found,
+        }
+    }
+
+    fn route_in(&self, routes: &Routes, raw_path: &str) -> Routed {
+        let path = match NormalPath::parse(raw_path, routes.tolerance) {
+            Ok(path) => path,
+            Err(error) => return Routed::PathRefused(error),
+        };
+        let Some(served) = routes.find(&path).and_then(|index| self.served.get(index)) else {
+            return Routed::Nowhere;
+        };
+        if served.service.tolerance != routes.tolerance
+            && let Err(error) = NormalPath::parse(raw_path, served.service.tolerance)
+        {
+            return Routed::PathRefused(error);
+        }
+        Routed::To(Arc::clone(served), path)
+    }
+
+    /// The issuers that answer to this `iss`: more than one where clusters share a name and differ in keys.
+    pub fn issuers<'a>(&'a self, iss: &'a str) -> impl Iterator<Item = &'a Issuer> {
+        self.snapshot.issuers.iter().filter(move |issuer| issuer.profile.accepts_iss(iss))
+    }
+}
+
+impl Routes {
+    fn add(&mut self, expose: Expose, service: usize, tolerance: Tolerance) {
+        let segments: Vec<&str> = expose.path.as_str().split('/').skip(1).collect();
+        let rank = |segment: &&str| match *segment {
+            "**" => 2,
+            "*" => 1,
+            _ => 0,
+        };
+        let specificity = segments.iter().map(rank).collect();
+        let first = segments.first().copied().unwrap_or_default();
+        let bucket = match first {
+            "*" | "**" => &mut self.wild,
+            literal => self.by_first.entry(literal.to_owned()).or_default(),
+        };
+        bucket.push(Route { expose, service, specificity });
+        self.tolerance.encoded_slash |= tolerance.encoded_slash;
+        self.tolerance.path_parameters |= tolerance.path_parameters;
+        self.tolerance.empty_segments |= tolerance.empty_segments;
+        self.tolerance.trailing_dots |= tolerance.trailing_dots;
+    }
+
+    fn sort(&mut self) {
+        let by_specificity = |routes: &mut Vec<Route>| routes.sort_by(|a, b| a.specificity.cmp(&b.specificity));
+        self.by_first.values_mut().for_each(by_specificity);
+        by_specificity(&mut self.wild);
+    }
+
+    fn find(&self, path: &NormalPath) -> Option<usize> {
+        let first = path.as_str().split('/').nth(1).unwrap_or_default();
+        let literal = self.by_first.get(first).into_iter().flatten();
+        literal.chain(&self.wild).find(|route| route.expose.path.matches(path)).map(|route| route.service)
+    }
+}
+
+fn serve(service: &Arc<Service>, metrics: &Metrics) -> Served {
+    let upstream = &service.upstream;
+    let target = Target::new(TargetSettings {
+        addresses: upstream.addresses.iter().map(|a| (a.host.clone(), a.port)).collect(),
+        http2: upstream.protocol == feed::Protocol::Http2,
+        tls: upstream.tls.as_ref().map(|tls| (tls.server_name.clone(), tls.roots_pem.clone())),
+        connect_timeout: upstream.connect_timeout,
+        first_byte_timeout: upstream.first_byte_timeout,
+        idle_timeout: upstream.idle_timeout,
+    });
+    if let Err(why) = &target {
+        tracing::error!(service = %service.name, why, "nothing can be forwarded to this service");
+    }
+    Served { service: Arc::clone(service), target: target.map(Arc::new), stats: metrics.service(&service.name) }
+}
+
+/// The current view, shared by all workers, derived anew when the epoch grows.
+pub struct Views {
+    current: Current,
+    metrics: Metrics,
+    derived: ArcSwapOption<View>,
+    deriving: Mutex<()>,
+}
+
+impl Views {
+    pub fn new(current: Current, metrics: Metrics) -> Views {
+        Views { current, metrics, derived: ArcSwapOption::empty(), deriving: Mutex::new(()) }
+    }
+
+    /// `None` before the first snapshot: the data plane is not ready.
+    pub fn now(&self) -> Option<Arc<View>> {
+        let snapshot = self.current.peek();
+        let epoch = snapshot.as_ref()?.epoch;
+        match self.derived.load_full() {
+            Some(view) if view.snapshot.epoch == epoch => Some(view),
+            _ => self.derive(),
+        }
+    }
+
+    fn derive(&self) -> Option<Arc<View>> {
+        let _one = self.deriving.lock().unwrap_or_else(PoisonError::into_inner);
+        let snapshot = self.current.load()?;
+        if let Some(view) = self.derived.load_full().filter(|view| view.snapshot.epoch >= snapshot.epoch) {
+            return Some(view);
+        }
+        self.metrics.epoch.set(i64::try_from(snapshot.epoch).unwrap_or(i64::MAX));
+        let view = Arc::new(View::new(snapshot, &self.metrics));
+        self.derived.store(Some(Arc::clone(&view)));
+        Some(view)
+    }
+}
