@@ -205,6 +205,9 @@ pub struct TokenArgs {
     /// Demo person or agent: ana, bo, report-bot
     #[arg(value_name = "NAME")]
     pub name: Option<String>,
+    /// The demo agent that acts for this person: report-bot
+    #[arg(long, value_name = "AGENT")]
+    pub agent: Option<String>,
     #[command(flatten)]
     pub state: StateArg,
     /// One JSON document instead of the bare token

@@ -3,5 +3,11 @@
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod dev;
 pub mod exit;
 pub mod inspect;
+pub mod operator;
+pub mod running;
+pub mod serve;
+pub mod telemetry;
+pub mod text;

@@ -1,7 +1,7 @@
 //! The `countersign` binary: parses the command line, runs one command, ends with its exit code. Nothing is decided here.
 use clap::Parser as _;
 use countersign::cli::{Cli, Command, TokenArgs, TokenCommand};
-use countersign::commands::{check, inspect, rules, schema, test};
+use countersign::commands::{audit, check, dev, inspect, keys, rules, run, schema, test, token, why};
 use countersign::config::Disk;
 use countersign::exit::Exit;
 use std::io::Write as _;
@@ -24,6 +24,12 @@ fn main() -> ExitCode {
 }
 
 fn dispatch(command: &Command) -> anyhow::Result<Exit> {
+    // These two write to the terminal while they run, from more than one place.
+    match command {
+        Command::Dev(args) => return dev::run(args),
+        Command::Run(args) => return run::run(args),
+        _ => {}
+    }
     let out = &mut anstream::stdout().lock();
     Ok(match command {
         Command::Check(args) => check::run(args, &Disk, out)?,
@@ -34,12 +40,11 @@ fn dispatch(command: &Command) -> anyhow::Result<Exit> {
         Command::Token(TokenArgs { command: Some(TokenCommand::Inspect(args)), .. }) => {
             inspect::run(args, &Disk, &mut std::io::stdin().lock(), now(), out)?
         }
-        Command::Dev(_)
-        | Command::Run(_)
-        | Command::Why(_)
-        | Command::Token(_)
-        | Command::Keys(_)
-        | Command::Audit(_) => anyhow::bail!("this command is not part of this build"),
+        Command::Token(args) => token::print(args, out)?,
+        Command::Keys(args) => keys::run(args, out)?,
+        Command::Why(args) => why::run(args, out)?,
+        Command::Audit(args) => audit::run(args, out)?,
+        Command::Dev(_) | Command::Run(_) => Exit::Usage,
     })
 }
 

@@ -1,11 +1,17 @@
 //! One module per subcommand. Each takes its arguments and a place to write, and says how it ended; none of them exits the
 //! process or writes to the terminal by itself.
+pub mod audit;
 pub mod check;
 pub mod inspect;
+pub mod dev;
+pub mod keys;
 pub mod rules;
+pub mod run;
 pub mod schema;
 pub mod table;
 pub mod test;
+pub mod token;
+pub mod why;
 
 use crate::config::Problems;
 use crate::exit::Exit;

@@ -1,0 +1,200 @@
+//! One process that serves: from loaded files to listening sockets, reload without a failed request, drain.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use control::Control;
+use feed::Current;
+use net::settings::{Limits, ServerSettings, Timeouts};
+use prometheus_client::registry::Registry;
+use proxy::admin::Admin;
+use proxy::audit::{Audit, AuditSettings, Fsync};
+use proxy::clock::UnixMs;
+use proxy::edge::{Edge, Shared};
+use proxy::metrics::Metrics;
+use proxy::minter::Minter;
+use proxy::view::Views;
+
+use crate::config::{self, Loaded};
+use crate::telemetry;
+
+/// Path of the edge under the trust domain.
+const EDGE_PATH: &str = "/edge";
+const ADMIN_DRAIN: Duration = Duration::from_millis(200);
+
+/// Everything that runs in this process.
+pub struct Running {
+    control: Control,
+    edge: net::Server,
+    admin: net::Server,
+    audit: Audit,
+    minter: Arc<Minter>,
+    draining: Arc<AtomicBool>,
+    drain: Duration,
+    started_with: Fixed,
+    pub state: PathBuf,
+    pub audit_file: PathBuf,
+}
+
+/// Settings that a reload cannot change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Fixed {
+    listen: Vec<SocketAddr>,
+    admin: SocketAddr,
+    audit: PathBuf,
+    workers: usize,
+    tls: bool,
+}
+
+impl Fixed {
+    fn of(loaded: &Loaded) -> Fixed {
+        Fixed {
+            listen: loaded.edge.server.listen.clone(),
+            admin: loaded.admin.listen,
+            audit: loaded.audit.file.clone(),
+            workers: loaded.edge.server.workers,
+            tls: loaded.edge.server.tls.is_some(),
+        }
+    }
+}
+
+impl Running {
+    /// Starts control, audit, edge and admin. A listener that cannot be opened ends the start; an issuer that is down
+    /// does not.
+    pub fn start(loaded: Loaded) -> anyhow::Result<Running> {
+        let current = Current::new();
+        let spiffe_id = format!("spiffe://{}{EDGE_PATH}", loaded.desired.trust_domain);
+        let minter = Arc::new(Minter::new(&spiffe_id, UnixMs::now().seconds())?);
+        crate::operator::make_private(&loaded.state)?;
+        let audit = Audit::open(audit_settings(&loaded.audit))?;
+        let started_with = Fixed::of(&loaded);
+        let options = control::Options { state_dir: Some(loaded.state.clone()), ..control::Options::default() };
+        let control = Control::start(loaded.desired, current.clone(), options).context("control cannot start")?;
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        telemetry::register(&mut registry, control.keys(), audit.clone());
+        let shared = Arc::new(Shared {
+            views: Views::new(current.clone(), metrics.clone()),
+            metrics,
+            audit: Some(audit.clone()),
+            minter: Arc::clone(&minter),
+            key_demand: control.keys(),
+        });
+        let draining = Arc::new(AtomicBool::new(false));
+        let edge = net::Server::start(loaded.edge.server, move |_worker| Edge::new(Arc::clone(&shared)))?;
+        let registry = Arc::new(registry);
+        let (of_admin, is_draining) = (current, Arc::clone(&draining));
+        let admin = net::Server::start(admin_settings(loaded.admin.listen), move |_worker| Admin {
+            registry: Arc::clone(&registry),
+            current: of_admin.clone(),
+            draining: Arc::clone(&is_draining),
+        })?;
+        Ok(Running {
+            control,
+            edge,
+            admin,
+            audit,
+            minter,
+            draining,
+            drain: loaded.edge.drain,
+            started_with,
+            state: loaded.state,
+            audit_file: loaded.audit.file,
+        })
+    }
+
+    pub fn edge_addresses(&self) -> Vec<SocketAddr> {
+        self.edge.addresses()
+    }
+
+    pub fn admin_addresses(&self) -> Vec<SocketAddr> {
+        self.admin.addresses()
+    }
+
+    pub fn minter(&self) -> Arc<Minter> {
+        Arc::clone(&self.minter)
+    }
+
+    pub fn keys(&self) -> Arc<control::Keys> {
+        self.control.keys()
+    }
+
+    /// Takes over newly loaded files. What cannot change while running is said, and everything else applied.
+    pub fn apply(&mut self, loaded: Loaded) {
+        let fixed = Fixed::of(&loaded);
+        if fixed != self.started_with {
+            tracing::warn!(
+                "edge.listen, edge.workers, turning TLS on or off, admin.listen and audit.file change at the next start only"
+            );
+        }
+        if let Some(identity) = loaded.edge.server.tls.clone().filter(|_| self.started_with.tls)
+            && let Err(error) = self.edge.replace_tls(identity)
+        {
+            tracing::error!(%error, "the new certificate is not taken; the old one goes on");
+        }
+        self.drain = loaded.edge.drain;
+        let (services, issuers) = (loaded.desired.services.len(), loaded.desired.issuers.len());
+        let epoch = self.control.update(loaded.desired);
+        tracing::info!(epoch, services, issuers, "the configuration was loaded again");
+    }
+
+    /// Once a minute: new minter keys when due.
+    pub fn tick(&self) {
+        match self.minter.rotate_if_due(UnixMs::now().seconds()) {
+            Ok(true) => tracing::info!(
+                "the edge signs Txn-Tokens with a new key; the old one stays published until its tokens ended"
+            ),
+            Ok(false) => {}
+            Err(error) => tracing::error!(%error, "the edge keeps its old signing key"),
+        }
+    }
+
+    /// After an external log rotation.
+    pub fn reopen_audit(&self) {
+        self.audit.reopen();
+    }
+
+    /// Not ready from now on; stops accepting, finishes what is in flight, cuts the rest after the drain time, writes the
+    /// last records. Blocks.
+    pub fn drain(self) {
+        self.draining.store(true, Ordering::Relaxed);
+        let cut = self.edge.drain(self.drain);
+        if cut > 0 {
+            tracing::warn!(
+                cut,
+                drain_ms = self.drain.as_millis(),
+                "connections were cut: they did not end within the drain time"
+            );
+        }
+        self.admin.drain(ADMIN_DRAIN);
+        self.control.stop();
+        self.audit.stop();
+    }
+}
+
+fn audit_settings(settings: &config::AuditSettings) -> AuditSettings {
+    AuditSettings {
+        file: settings.file.clone(),
+        fsync: match settings.fsync {
+            config::Fsync::Batch => Fsync::Batch,
+            config::Fsync::Every(time) => Fsync::Every(time),
+            config::Fsync::Never => Fsync::Never,
+        },
+        rotate_bytes: settings.rotate_bytes,
+        keep: settings.rotate_keep,
+    }
+}
+
+fn admin_settings(listen: SocketAddr) -> ServerSettings {
+    ServerSettings {
+        listen: vec![listen],
+        tls: None,
+        limits: Limits { connections_max: 256, ..Limits::default() },
+        timeouts: Timeouts::default(),
+        workers: 1,
+    }
+}
