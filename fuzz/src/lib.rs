@@ -177,6 +177,31 @@ fn judged<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<u8>, Option<net::g
     (passed, fault, machine.messages())
 }
 
+/// Any bytes as a platform file, and as a service file, load or are refused with problems that stand within the file, say
+/// what to do and cannot act on a terminal.
+pub fn config(input: &[u8]) {
+    const PLATFORM: &str = "version: 1\ntrust_domain: a\nedge: { listen: 127.0.0.1:0 }\nservices: s/*\n";
+    const SERVICE: &str = "service: a\nupstream: http://a\nexpose: { host: a }\n";
+    let lines = String::from_utf8_lossy(input).lines().count();
+    for (platform, service) in [(input, SERVICE.as_bytes()), (PLATFORM.as_bytes(), input)] {
+        let files =
+            countersign::config::Memory::default().with("c.yaml", platform, 0o640).with("s/a.yaml", service, 0o640);
+        let problems = match countersign::config::load(std::path::Path::new("c.yaml"), &files) {
+            Ok(loaded) => loaded.warnings,
+            Err(problems) => {
+                assert!(problems.errors() > 0, "refused without a reason");
+                problems
+            }
+        };
+        for problem in problems.iter() {
+            assert!(!problem.what.is_empty() && !problem.fix.is_empty());
+            assert!(problem.line as usize <= lines.max(4) + 1, "line {} of {lines}", problem.line);
+            let shown = problem.render().replace("\u{1b}[", "");
+            assert!(!shown.contains(|c: char| c.is_control() && c != '\n'), "a control character is shown");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -228,6 +253,11 @@ mod tests {
     #[test]
     fn the_hop_corpus_replays() {
         replay("hop", super::hop);
+    }
+
+    #[test]
+    fn the_config_corpus_replays() {
+        replay("config", super::config);
     }
 
     #[test]
