@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 /// While draining, how long an idle HTTP/1 connection is kept for a request that may already be on its way.
-const DRAIN_IDLE: Duration = Duration::from_millis(500);
+const DRAIN_IDLE: Duration = Duration::from_secs(1);
 /// How long the accept queue is emptied after it was closed to newcomers: a few round trips of clients in mid-handshake.
 const DRAIN_ACCEPT: Duration = Duration::from_millis(100);
 
@@ -128,14 +128,14 @@ impl<S: Service> Worker<S> {
             }
         }
         if *phase.borrow() == Phase::Draining {
-            self.empty_backlog(&listener, local).await;
+            self.empty_backlog(listener, local).await;
         }
     }
 
     /// A listener that closes resets what waits in its queue. So the queue is closed to newcomers first (their SYN is
     /// dropped and sent again, to another listener or to none), and emptied, also of handshakes that were under way.
-    async fn empty_backlog(self: &Arc<Self>, listener: &TcpListener, local: SocketAddr) {
-        if let Err(error) = socket2::SockRef::from(listener).listen(0) {
+    async fn empty_backlog(self: &Arc<Self>, listener: TcpListener, local: SocketAddr) {
+        if let Err(error) = socket2::SockRef::from(&listener).listen(0) {
             tracing::debug!(%error, "cannot shorten the accept queue");
         }
         let until = tokio::time::Instant::now() + DRAIN_ACCEPT;
@@ -143,6 +143,13 @@ impl<S: Service> Worker<S> {
             match accepted {
                 Ok((stream, remote)) => self.start(stream, local, remote),
                 Err(error) => pause(&error).await,
+            }
+        }
+        // The runtime may not know yet of what came last: the socket itself is asked until its queue is empty.
+        let Ok(listener) = listener.into_std() else { return };
+        while let Ok((stream, remote)) = listener.accept() {
+            if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
+                self.start(stream, local, remote);
             }
         }
     }

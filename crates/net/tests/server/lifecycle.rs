@@ -3,7 +3,7 @@ use crate::raw::{TestServer, start, start_with};
 use net::Server;
 use net::server::StartError;
 use net::settings::{Limits, ServerSettings, Timeouts};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -57,10 +57,22 @@ fn load(address: SocketAddr, stop: &AtomicBool) -> (usize, usize) {
         && let Ok(stream) = TcpStream::connect(address)
     {
         stream.set_read_timeout(Some(crate::raw::LIMIT)).unwrap();
-        while let Ok(is_last) = exchange(&stream).inspect_err(|_| failures += 1) {
-            answers += 1;
-            if is_last {
-                break;
+        let mut is_reused = false;
+        loop {
+            match exchange(&stream) {
+                Ok(is_last) => {
+                    answers += 1;
+                    is_reused = true;
+                    if is_last {
+                        break;
+                    }
+                }
+                // Closed before a byte of an answer on a connection that was idle: a client repeats it (RFC 9112 §9.3.1).
+                Err(error) if is_reused && error.kind() == ErrorKind::UnexpectedEof => break,
+                Err(_) => {
+                    failures += 1;
+                    break;
+                }
             }
         }
     }
@@ -74,7 +86,8 @@ fn exchange(mut stream: &TcpStream) -> std::io::Result<bool> {
         let mut buffer = [0; 1024];
         let count = stream.read(&mut buffer)?;
         if count == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
+            let within = if answer.is_empty() { ErrorKind::UnexpectedEof } else { ErrorKind::InvalidData };
+            return Err(within.into());
         }
         answer.extend_from_slice(&buffer[..count]);
     }
