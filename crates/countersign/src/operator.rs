@@ -26,6 +26,8 @@ pub const DEFAULT_STATE: &str = "/var/lib/countersign";
 #[serde(tag = "ask", rename_all = "snake_case")]
 pub enum Question {
     Keys,
+    /// Write the audit records of all that happened until now.
+    Flush,
     /// `countersign dev` only: a token of the demo issuer.
     Token {
         name: String,
@@ -187,6 +189,7 @@ mod tests {
         fn answer(&self, question: Question) -> Result<serde_json::Value, String> {
             match question {
                 Question::Keys => Ok(serde_json::json!({ "epoch": 3 })),
+                Question::Flush => Ok(serde_json::json!(true)),
                 Question::Token { name, .. } => Err(format!("nobody is called `{name}`")),
             }
         }

@@ -119,6 +119,10 @@ impl Running {
         Arc::clone(&self.minter)
     }
 
+    pub fn audit(&self) -> Audit {
+        self.audit.clone()
+    }
+
     pub fn keys(&self) -> Arc<control::Keys> {
         self.control.keys()
     }

@@ -17,6 +17,7 @@ use crate::dev::orders::Orders;
 use crate::dev::{self, Files, Places};
 use crate::exit::Exit;
 use crate::operator::{self, Answers, Operator, Question};
+use crate::commands::run::OfRunning;
 use crate::running::Running;
 use crate::{commands, serve, telemetry};
 
@@ -49,7 +50,7 @@ pub fn run(args: &DevArgs) -> anyhow::Result<Exit> {
     let exit_after = args.exit_after.map(Duration::from_secs);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let answers = Arc::new(OfDev { keys: running.keys(), issuer: Arc::clone(&issuer) });
+        let answers = Arc::new(OfDev { running: OfRunning::of(&running), issuer: Arc::clone(&issuer) });
         let _operator = Operator::start(&folder.path, &commands::run::facts(&running), answers)?;
         wait_for_keys(&running.keys()).await;
         announce(args.json, &running, &places, &files)?;
@@ -184,19 +185,19 @@ fn own_name() -> String {
 }
 
 struct OfDev {
-    keys: Arc<control::Keys>,
+    running: OfRunning,
     issuer: Arc<OnceLock<Issuer>>,
 }
 
 impl Answers for OfDev {
     fn answer(&self, question: Question) -> Result<serde_json::Value, String> {
         match question {
-            Question::Keys => serde_json::to_value(self.keys.key_report()).map_err(|error| error.to_string()),
             Question::Token { name, agent } => {
                 let issuer = self.issuer.get().ok_or("the demo issuer is not ready yet")?;
                 let token = issuer.token(&name, agent.as_deref(), UnixMs::now().seconds());
                 token.map(serde_json::Value::String).map_err(|error| error.to_string())
             }
+            other => self.running.answer(other),
         }
     }
 }

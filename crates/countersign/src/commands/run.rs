@@ -9,6 +9,11 @@ use crate::operator::{Answers, Facts, Operator, Question};
 use crate::running::Running;
 use crate::{commands, serve, telemetry};
 use std::sync::Arc;
+use std::time::Duration;
+
+use proxy::audit::Audit;
+
+const FLUSH_PATIENCE: Duration = Duration::from_secs(2);
 
 pub fn run(args: &RunArgs) -> anyhow::Result<Exit> {
     let loaded = match config::load(&args.config.path, &config::Disk) {
@@ -23,7 +28,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Exit> {
     let running = Running::start(loaded)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
     runtime.block_on(async {
-        let answers = Arc::new(OfRun { keys: running.keys() });
+        let answers = Arc::new(OfRunning::of(&running));
         let _operator = Operator::start(&running.state, &facts(&running), answers)?;
         tracing::info!(edge = ?running.edge_addresses(), admin = ?running.admin_addresses(), "serving");
         serve::until_stopped(running, &args.config.path, watched, None).await
@@ -40,14 +45,23 @@ pub fn facts(running: &Running) -> Facts {
     }
 }
 
-struct OfRun {
-    keys: Arc<control::Keys>,
+/// What every serving process can be asked.
+pub struct OfRunning {
+    pub keys: Arc<control::Keys>,
+    pub audit: Audit,
 }
 
-impl Answers for OfRun {
+impl OfRunning {
+    pub fn of(running: &Running) -> OfRunning {
+        OfRunning { keys: running.keys(), audit: running.audit() }
+    }
+}
+
+impl Answers for OfRunning {
     fn answer(&self, question: Question) -> Result<serde_json::Value, String> {
         match question {
             Question::Keys => serde_json::to_value(self.keys.key_report()).map_err(|error| error.to_string()),
+            Question::Flush => Ok(self.audit.flush(FLUSH_PATIENCE).into()),
             Question::Token { .. } => {
                 Err("tokens come from your issuer; only `countersign dev` has a demo issuer".into())
             }

@@ -33,6 +33,8 @@ pub fn log_files(file: Option<&Path>, state: Option<&Path>) -> anyhow::Result<Ve
         Some(file) => file.to_owned(),
         None => {
             let folder = operator::find(state);
+            // A running process may hold the newest records for some milliseconds; one that does not run holds none.
+            let _flushed = operator::ask(&folder, &operator::Question::Flush);
             match operator::facts(&folder) {
                 Ok(facts) => facts.audit,
                 Err(missing) => {

@@ -77,6 +77,8 @@ pub struct Audit {
 struct Shared {
     queue: Mutex<Queue>,
     wake: Condvar,
+    /// Told after every batch, for those who wait for their records.
+    done: Condvar,
     failing: AtomicBool,
     reopen: AtomicBool,
     stats: Stats,
@@ -86,6 +88,9 @@ struct Shared {
 #[derive(Default)]
 struct Queue {
     records: Vec<Record>,
+    /// Records ever queued, and ever dealt with (written, or counted as missing).
+    queued: u64,
+    dealt_with: u64,
     missing: u64,
     sleeping: bool,
     stop: bool,
@@ -98,6 +103,7 @@ impl Audit {
         let shared = Arc::new(Shared {
             queue: Mutex::new(Queue::default()),
             wake: Condvar::new(),
+            done: Condvar::new(),
             failing: AtomicBool::new(false),
             reopen: AtomicBool::new(false),
             stats: Stats::default(),
@@ -122,6 +128,7 @@ impl Audit {
             return;
         }
         queue.records.push(record);
+        queue.queued += 1;
         if std::mem::take(&mut queue.sleeping) {
             self.shared.wake.notify_one();
         }
@@ -133,6 +140,15 @@ impl Audit {
 
     pub fn stats(&self) -> &Stats {
         &self.shared.stats
+    }
+
+    /// Waits until what was queued before is written or given up, at most `limit`. Returns whether it is.
+    pub fn flush(&self, limit: Duration) -> bool {
+        let queue = self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let target = queue.queued;
+        let waiting = |queue: &mut Queue| queue.dealt_with < target;
+        let waited = self.shared.done.wait_timeout_while(queue, limit, waiting);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
     /// After an external rotation (SIGHUP): the next batch goes to a newly opened file.
@@ -180,6 +196,8 @@ fn write_until_stopped(shared: &Shared, mut log: Log) {
                 std::thread::sleep(BATCH_WAIT);
             }
         }
+        shared.queue.lock().unwrap_or_else(PoisonError::into_inner).dealt_with += batch.len() as u64;
+        shared.done.notify_all();
         batch.clear();
         if stop {
             return;
@@ -470,6 +488,17 @@ mod tests {
         let text = std::fs::read_to_string(folder.path().join("audit.ndjson")).unwrap();
         assert_eq!(text.lines().count(), 2);
         assert!(!text.contains('\u{1b}') && !text.contains('\r'));
+    }
+
+    #[test]
+    fn a_flush_waits_for_what_was_queued_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let audit = Audit::open(settings(folder.path())).unwrap();
+        assert!(audit.flush(Duration::ZERO), "nothing to wait for");
+        audit.push(record(1));
+        assert!(audit.flush(Duration::from_secs(10)));
+        assert!(read::find(&[folder.path().join("audit.ndjson")], "D1").unwrap().is_some());
+        audit.stop();
     }
 
     #[test]

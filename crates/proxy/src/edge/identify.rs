@@ -158,31 +158,30 @@ fn still_good<'a>(view: &'a View, entry: &Entry, now: UnixMs) -> Good<'a> {
 /// Tries every issuer that answers to the token's `iss`; the refusal told is the one that came furthest.
 fn verify_with<'a>(view: &'a View, text: &str, now: UnixMs) -> Result<(VerifiedToken, &'a Issuer), Refused> {
     let peeked = Peeked::parse(text)?;
-    let iss = peeked.iss().to_owned();
-    let mut refused: Option<Refused> = None;
-    let mut next = Some(peeked);
-    for issuer in view.snapshot.issuers.iter().filter(|issuer| issuer.profile.accepts_iss(&iss)) {
-        if issuer.keys.set.is_empty() {
-            let detail = format!("no keys of issuer `{}` are known yet", issuer.profile.name());
-            refused.get_or_insert(Refused { reason: Reason::KeysUnavailable, detail });
-            continue;
-        }
-        let peeked = match next.take() {
+    let candidates = peeked.candidates(view.snapshot.issuers.iter().map(|issuer| issuer.profile.as_ref()))?;
+    let is_candidate = |issuer: &&Issuer| candidates.iter().any(|profile| std::ptr::eq(*profile, issuer.profile.as_ref()));
+    let issuers: Vec<&Issuer> = view.snapshot.issuers.iter().filter(is_candidate).collect();
+    let mut refused = Refused { reason: Reason::IssuerUnknown, detail: String::new() };
+    let mut unused = Some(peeked);
+    for issuer in issuers {
+        let peeked = match unused.take() {
             Some(peeked) => peeked,
             None => Peeked::parse(text)?,
         };
-        match peeked.verify(&issuer.profile, &issuer.keys.set, now.seconds()) {
-            Ok(verified) => return Ok((verified, issuer)),
-            Err(error) if refused.as_ref().is_none_or(|old| progress(old.reason) < progress(error.reason)) => {
-                refused = Some(error)
+        let error = if issuer.keys.set.is_empty() {
+            let detail = format!("no keys of issuer `{}` are known yet", issuer.profile.name());
+            Refused { reason: Reason::KeysUnavailable, detail }
+        } else {
+            match peeked.verify(&issuer.profile, &issuer.keys.set, now.seconds()) {
+                Ok(verified) => return Ok((verified, issuer)),
+                Err(error) => error,
             }
-            Err(_) => {}
+        };
+        if refused.detail.is_empty() || progress(refused.reason) < progress(error.reason) {
+            refused = error;
         }
     }
-    Err(refused.unwrap_or_else(|| Refused {
-        reason: Reason::IssuerUnknown,
-        detail: format!("no issuer `{}` is configured", crate::audit::record::bounded(&iss)),
-    }))
+    Err(refused)
 }
 
 fn progress(reason: Reason) -> u8 {
