@@ -77,6 +77,8 @@ impl Fetched {
 struct Located {
     jwks_uri: String,
     at: Instant,
+    /// Good keys came from there; before that, discovery may change its mind.
+    proven: bool,
 }
 
 /// Finds and fetches one issuer's keys.
@@ -122,20 +124,38 @@ impl Locator {
         if let Some(uri) = &known {
             let fetched = self.jwks(uri, etag, foreign(url, uri)).await;
             if fetched.is_good() {
+                self.prove(uri);
                 return fetched;
             }
             match self.discover(url).await {
                 Ok(()) if self.jwks_uri() == known => return fetched,
                 Ok(()) => {}
-                Err(_) => return fetched,
+                Err(why) => {
+                    return match fetched {
+                        Fetched::Failed(first) => Fetched::Failed(format!("{first}; {why}")),
+                        answered => answered,
+                    };
+                }
             }
         } else if let Err(why) = self.discover(url).await {
             return Fetched::Failed(why);
         }
         match self.jwks_uri() {
             // Another place may have another idea of the etag.
-            Some(uri) => self.jwks(&uri, etag.filter(|_| known.is_none()), foreign(url, &uri)).await,
+            Some(uri) => {
+                let fetched = self.jwks(&uri, etag.filter(|_| known.is_none()), foreign(url, &uri)).await;
+                if fetched.is_good() {
+                    self.prove(&uri);
+                }
+                fetched
+            }
             None => Fetched::Failed("discovery gave no `jwks_uri`".to_owned()),
+        }
+    }
+
+    fn prove(&self, jwks_uri: &str) {
+        if let Some(located) = lock(&self.located).as_mut().filter(|located| located.jwks_uri == jwks_uri) {
+            located.proven = true;
         }
     }
 
@@ -173,6 +193,7 @@ impl Locator {
         let mut alarm = lock(&self.alarm);
         let at = Instant::now();
         if let Some(known) = located.as_mut()
+            && known.proven
             && authority(&known.jwks_uri) != authority(&jwks_uri)
         {
             known.at = at;
@@ -188,7 +209,8 @@ impl Locator {
             return;
         }
         *alarm = None;
-        *located = Some(Located { jwks_uri, at });
+        let proven = located.as_ref().is_some_and(|known| known.proven);
+        *located = Some(Located { jwks_uri, at, proven });
     }
 
     async fn jwks(&self, url: &str, etag: Option<&str>, guarded: bool) -> Fetched {
