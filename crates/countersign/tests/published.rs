@@ -143,7 +143,7 @@ fn kind(schema: &Value) -> String {
         };
     }
     let plain = match &schema["type"] {
-        Value::Array(kinds) => kinds[0].as_str().unwrap_or_default(),
+        Value::Array(kinds) => kinds.first().and_then(Value::as_str).unwrap_or_default(),
         kind => kind.as_str().unwrap_or_default(),
     };
     match plain {
