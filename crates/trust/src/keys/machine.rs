@@ -249,9 +249,10 @@ impl Machine {
             return;
         }
         self.changed(effects);
-        let lists: [(fn(Vec<String>) -> Notice, Vec<String>); 3] =
-            [(Notice::Added, change.added), (Notice::Replaced, change.replaced), (Notice::Retired, change.retired)];
-        let told = lists.into_iter().filter(|(_, kids)| !kids.is_empty()).map(|(notice, kids)| notice(kids));
+        let told = [Notice::Added(change.added), Notice::Replaced(change.replaced), Notice::Retired(change.retired)];
+        let told = told.into_iter().filter(|notice| {
+            !matches!(notice, Notice::Added(kids) | Notice::Replaced(kids) | Notice::Retired(kids) if kids.is_empty())
+        });
         effects.notices.extend(told);
     }
 
