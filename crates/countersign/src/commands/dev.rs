@@ -11,13 +11,13 @@ use net::settings::{Limits, ServerSettings, Timeouts};
 use proxy::clock::UnixMs;
 
 use crate::cli::DevArgs;
+use crate::commands::run::OfRunning;
 use crate::config::{self, LogFormat, LogLevel, LogSettings};
 use crate::dev::issuer::{Documents, Issuer};
 use crate::dev::orders::Orders;
 use crate::dev::{self, Files, Places};
 use crate::exit::Exit;
 use crate::operator::{self, Answers, Operator, Question};
-use crate::commands::run::OfRunning;
 use crate::running::Running;
 use crate::{commands, serve, telemetry};
 

@@ -2,8 +2,8 @@
 //! process or writes to the terminal by itself.
 pub mod audit;
 pub mod check;
-pub mod inspect;
 pub mod dev;
+pub mod inspect;
 pub mod keys;
 pub mod rules;
 pub mod run;

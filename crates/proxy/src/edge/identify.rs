@@ -159,7 +159,8 @@ fn still_good<'a>(view: &'a View, entry: &Entry, now: UnixMs) -> Good<'a> {
 fn verify_with<'a>(view: &'a View, text: &str, now: UnixMs) -> Result<(VerifiedToken, &'a Issuer), Refused> {
     let peeked = Peeked::parse(text)?;
     let candidates = peeked.candidates(view.snapshot.issuers.iter().map(|issuer| issuer.profile.as_ref()))?;
-    let is_candidate = |issuer: &&Issuer| candidates.iter().any(|profile| std::ptr::eq(*profile, issuer.profile.as_ref()));
+    let is_candidate =
+        |issuer: &&Issuer| candidates.iter().any(|profile| std::ptr::eq(*profile, issuer.profile.as_ref()));
     let issuers: Vec<&Issuer> = view.snapshot.issuers.iter().filter(is_candidate).collect();
     let mut refused = Refused { reason: Reason::IssuerUnknown, detail: String::new() };
     let mut unused = Some(peeked);
