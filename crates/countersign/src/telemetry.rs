@@ -61,7 +61,7 @@ impl FromParts {
         )?;
         for issuer in &report.issuers {
             if let Some(age_s) = issuer.keys.age_s {
-                let gauge = ConstGauge::new(i64::try_from(age_s).unwrap_or(i64::MAX));
+                let gauge = ConstGauge::new(age_s);
                 gauge.encode(ages.encode_family(&[("issuer", issuer.name.as_ref())])?)?;
             }
         }

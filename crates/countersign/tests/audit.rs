@@ -1,5 +1,11 @@
 //! The audit log of a running process: whole, refusing any changed byte, saying what a crash cut off.
-#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test ends at the first surprise"
+)]
 
 mod serving;
 

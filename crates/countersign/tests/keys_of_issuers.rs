@@ -1,5 +1,11 @@
 //! Issuers that rotate, lie, stall and die, seen from requests: a rotation never causes a 401 for a valid token.
-#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test ends at the first surprise"
+)]
 
 mod serving;
 

@@ -14,8 +14,13 @@ fn rule(name: String, who: String, can: String) -> RuleSource {
 /// `count` rules over a third as many paths, each with its own group; every third also from a workload only.
 fn rules(count: usize) -> Vec<RuleSource> {
     let make = |n: usize| {
-        let from = if n % 3 == 0 { vec!["edge".to_owned(), "/shop/web".to_owned()] } else { Vec::new() };
-        let can = format!("{} /orders/area{}/**", ["GET", "GET,POST", "DELETE"][n % 3], n / 3);
+        let from = if n.is_multiple_of(3) { vec!["edge".to_owned(), "/shop/web".to_owned()] } else { Vec::new() };
+        let method = match n % 3 {
+            0 => "GET",
+            1 => "GET,POST",
+            _ => "DELETE",
+        };
+        let can = format!("{method} /orders/area{}/**", n / 3);
         RuleSource { from, ..rule(format!("rule {n}"), format!("group:team-{n}"), can) }
     };
     (0..count).map(make).collect()

@@ -53,20 +53,31 @@ impl Issuer {
             (_, Some(groups)) => (*groups, "demo-cli"),
             _ => return Err(anyhow!("nobody is called `{name}` in the demo: try {}", known())),
         };
-        let mut claims = json!({
-            "iss": self.url, "sub": name, "aud": AUDIENCE, "client_id": client, "groups": groups,
-            "iat": now, "exp": now + TOKEN_LIFE_S, "jti": uuid::Uuid::now_v7().to_string(), "scope": "orders",
-        });
-        match agent {
-            None => {}
-            Some(AGENT) if people.contains_key(name) => {
-                claims["act"] = json!({ "sub": AGENT });
-                claims["client_id"] = json!(AGENT);
-            }
+        let (client, act) = match agent {
+            None => (client, Value::Null),
+            Some(AGENT) if people.contains_key(name) => (AGENT, json!({ "sub": AGENT })),
             Some(other) => {
                 return Err(anyhow!("`{other}` is no agent that can act for `{name}`: the demo has {AGENT}"));
             }
+        };
+        let mut claims = serde_json::Map::new();
+        for (name, value) in [
+            ("iss", json!(self.url)),
+            ("sub", json!(name)),
+            ("aud", json!(AUDIENCE)),
+            ("client_id", json!(client)),
+            ("groups", json!(groups)),
+            ("iat", json!(now)),
+            ("exp", json!(now + TOKEN_LIFE_S)),
+            ("jti", json!(uuid::Uuid::now_v7().to_string())),
+            ("scope", json!("orders")),
+            ("act", act),
+        ] {
+            if !value.is_null() {
+                claims.insert(name.to_owned(), value);
+            }
         }
+        let claims = Value::Object(claims);
         self.sign(&claims)
     }
 
