@@ -47,9 +47,10 @@ pub(crate) fn h2spec_program() -> PathBuf {
 fn debian(wanted: &[(&str, &str)]) -> Result<()> {
     let missing: Vec<&str> =
         wanted.iter().filter(|(program, _)| find(program).is_none()).map(|&(_, package)| package).collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
+    if missing.is_empty() { Ok(()) } else { apt_install(&missing) }
+}
+
+fn apt_install(missing: &[&str]) -> Result<()> {
     let line = format!("apt-get update && apt-get install -y --no-install-recommends {}", missing.join(" "));
     if find("apt-get").is_none() || output(program("id", &["-u"]))?.trim() != "0" {
         bail!("missing peers: install them as root with `{line}`");
@@ -57,7 +58,7 @@ fn debian(wanted: &[(&str, &str)]) -> Result<()> {
     println!("installing {}", missing.join(", "));
     must(program("apt-get", &["-q", "update"])).with_context(|| line.clone())?;
     let mut command = program("apt-get", &["-q", "install", "-y", "--no-install-recommends"]);
-    command.args(&missing).env("DEBIAN_FRONTEND", "noninteractive");
+    command.args(missing).env("DEBIAN_FRONTEND", "noninteractive");
     must(command).context(line)
 }
 
@@ -76,7 +77,7 @@ fn python(environment: &str, requirements: &str, proof: &str) -> Result<()> {
         return Ok(());
     }
     if !succeeds(program("python3", &["-c", "import ensurepip, venv"])) {
-        debian(&[("no-such-program-python3-venv", "python3-venv")])?;
+        apt_install(&["python3", "python3-venv"])?;
     }
     println!("installing {requirements}");
     fs::create_dir_all(peers_folder())?;
@@ -109,7 +110,7 @@ fn h2spec() -> Result<()> {
         return Ok(());
     }
     if find("go").is_none() {
-        debian(&[("go", "golang-go")])?;
+        apt_install(&["golang-go"])?;
     }
     println!("building h2spec");
     let mut build = program("go", &["build", "-o"]);

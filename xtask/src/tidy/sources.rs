@@ -1,6 +1,6 @@
 //! The tree as tidy sees it: text files by path, and where production code ends in each. It never looks into build output.
 use anyhow::{Context as _, Result};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -51,7 +51,9 @@ impl Tree {
 
     /// Rust files that end up in a build of the crate itself: not tests, benches or examples.
     pub(super) fn production(&self) -> impl Iterator<Item = (&str, Vec<(usize, &str)>)> {
-        let counted = self.ending(".rs").filter(|(path, _)| !is_test_file(path));
+        let for_tests: BTreeSet<String> =
+            self.ending(".rs").flat_map(|(path, text)| test_modules(path, text)).collect();
+        let counted = self.ending(".rs").filter(move |(path, _)| !is_test_file(path) && !for_tests.contains(*path));
         counted.map(|(path, text)| (path, production_lines(text)))
     }
 
@@ -79,16 +81,33 @@ impl Tree {
 }
 
 fn is_test_file(path: &str) -> bool {
-    path.ends_with("/tests.rs")
+    path.rsplit('/').next().is_some_and(|name| name == "tests.rs" || name.starts_with("tests_"))
         || ["/tests/", "/benches/", "/examples/"].iter().any(|folder| path.contains(folder))
         || path.starts_with("examples/")
 }
+
+/// The files of `#[cfg(test)] mod NAME;` in the file at `path`.
+fn test_modules(path: &str, text: &str) -> Vec<String> {
+    let stem = path.strip_suffix(".rs").unwrap_or(path);
+    let folder = ["/lib", "/main", "/mod"].iter().find_map(|root| stem.strip_suffix(root)).unwrap_or(stem);
+    let mut lines = text.lines().map(str::trim).peekable();
+    let mut files = Vec::new();
+    while let Some(line) = lines.next() {
+        let declared = lines.peek().and_then(|next| next.strip_suffix(';')?.rsplit_once("mod "));
+        if let (TEST_ONLY, Some((_, name))) = (line, declared) {
+            files.push(format!("{folder}/{name}.rs"));
+        }
+    }
+    files
+}
+
+const TEST_ONLY: &str = "#[cfg(test)]";
 
 /// Numbered lines from 1 up to the unit tests at the file's end.
 fn production_lines(text: &str) -> Vec<(usize, &str)> {
     let lines: Vec<&str> = text.lines().collect();
     let tests = lines.windows(2).position(|pair| {
-        matches!(pair, [first, second] if first.trim() == "#[cfg(test)]" && second.trim_start().starts_with("mod "))
+        matches!(pair, [first, second] if first.trim() == TEST_ONLY && second.starts_with("mod ") && !second.ends_with(';'))
     });
     lines.into_iter().take(tests.unwrap_or(usize::MAX)).enumerate().map(|(index, line)| (index + 1, line)).collect()
 }
@@ -102,6 +121,7 @@ mod tests {
         let check = |text: &str, expected: usize| assert_eq!(production_lines(text).len(), expected, "{text}");
         check("//! a\nfn a() {}\n#[cfg(test)]\nmod tests {}\n", 2);
         check("#[cfg(test)]\nfn only_for_tests() {}\nfn a() {}\n", 3);
+        check("#[cfg(test)]\nmod tests;\nfn a() {}\n", 3);
         check("a\nb\n", 2);
         check("", 0);
     }
@@ -112,7 +132,20 @@ mod tests {
         check("crates/trust/src/jws/tests.rs", true);
         check("crates/countersign/tests/edge.rs", true);
         check("crates/trust/benches/jws.rs", true);
+        check("crates/trust/src/policy/tests_world.rs", true);
         check("crates/trust/src/jws.rs", false);
         check("crates/countersign/src/command/test.rs", false);
+    }
+
+    #[test]
+    fn modules_for_tests_are_no_production() {
+        let check = |path: &str, expected: &[&str]| {
+            assert_eq!(
+                test_modules(path, "mod a;\n#[cfg(test)]\npub(crate) mod made;\n#[cfg(test)]\nmod tests {\n"),
+                expected
+            );
+        };
+        check("crates/trust/src/jwk.rs", &["crates/trust/src/jwk/made.rs"]);
+        check("crates/trust/src/lib.rs", &["crates/trust/src/made.rs"]);
     }
 }
