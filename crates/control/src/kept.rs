@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use trust::keys::{DOCUMENT_BYTES_MAX, Machine, Now, Restored};
@@ -30,15 +31,23 @@ const VERSION: u32 = 1;
 pub(crate) struct Kept {
     path: PathBuf,
     source: String,
-    writing: Option<tokio::task::JoinHandle<()>>,
+    slot: Arc<Mutex<Slot>>,
+}
+
+/// What is to be written next, and whether a writer is at work. Only the newest state matters: one that comes while an
+/// older one is being written waits here, and is never lost (a killed key must stay killed after a restart).
+#[derive(Default)]
+struct Slot {
+    next: Option<File>,
+    writing: bool,
     /// One warning per run of failures.
-    warned: std::sync::Arc<std::sync::atomic::AtomicBool>,
+    warned: bool,
 }
 
 impl Kept {
     pub(crate) fn new(state_dir: &Path, issuer: &str, source: &Source) -> Kept {
         let path = state_dir.join("keys").join(format!("{}.json", file_name(issuer)));
-        Kept { path, source: source.to_string(), writing: None, warned: Default::default() }
+        Kept { path, source: source.to_string(), slot: Arc::default() }
     }
 
     /// Gives the engine what was kept; returns the document.
@@ -81,14 +90,11 @@ impl Kept {
         Ok((file.version == VERSION).then_some(file))
     }
 
-    /// Writes in the background; a write that still runs makes this one be left to the next answer.
+    /// Writes in the background.
     pub(crate) fn write(&mut self, machine: &Machine, document: &Bytes) {
         let Some((fetched_at, etag)) = machine.last_good() else {
             return;
         };
-        if self.writing.as_ref().is_some_and(|writing| !writing.is_finished()) {
-            return;
-        }
         let Ok(document) = std::str::from_utf8(document) else {
             return;
         };
@@ -100,15 +106,36 @@ impl Kept {
             killed: machine.killed().map(str::to_owned).collect(),
             document: document.to_owned(),
         };
-        let (path, warned) = (self.path.clone(), std::sync::Arc::clone(&self.warned));
-        self.writing = Some(tokio::task::spawn_blocking(move || {
-            let failed = write_whole(&path, &file).err();
-            let before = warned.swap(failed.is_some(), std::sync::atomic::Ordering::Relaxed);
-            if let (Some(error), false) = (failed, before) {
-                tracing::warn!(file = %path.display(), %error, "keys cannot be kept for a restart");
-            }
-        }));
+        let mut slot = lock(&self.slot);
+        slot.next = Some(file);
+        if !std::mem::replace(&mut slot.writing, true) {
+            let (path, of_writer) = (self.path.clone(), Arc::clone(&self.slot));
+            tokio::task::spawn_blocking(move || write_all(&path, &of_writer));
+        }
     }
+}
+
+/// Writes the newest state until there is none newer.
+fn write_all(path: &Path, slot: &Mutex<Slot>) {
+    loop {
+        let next = {
+            let mut slot = lock(slot);
+            slot.writing = slot.next.is_some();
+            slot.next.take()
+        };
+        let Some(file) = next else {
+            return;
+        };
+        let failed = write_whole(path, &file).err();
+        let before = std::mem::replace(&mut lock(slot).warned, failed.is_some());
+        if let (Some(error), false) = (failed, before) {
+            tracing::warn!(file = %path.display(), %error, "keys cannot be kept for a restart");
+        }
+    }
+}
+
+fn lock(slot: &Mutex<Slot>) -> MutexGuard<'_, Slot> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A reader sees the old file or the new one, never a part.

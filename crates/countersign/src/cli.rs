@@ -171,7 +171,7 @@ pub struct RulesArgs {
 #[command(after_help = "\
 Examples:
   countersign why last
-  countersign why 0199c1d2-8a7e-7c31-9d0e-5f6a7b8c9d0e      the decision id from the body, the header or the log
+  countersign why 1QJ93C0J5TXYSHTC                          the decision id from the body, the header or the log
 
 Works on the audit record alone, also after the fact.
 Exit: 0 explained, 2 no such decision, 3 no record found.")]
