@@ -33,6 +33,7 @@ pub struct Running {
     admin: net::Server,
     audit: Audit,
     minter: Arc<Minter>,
+    shared: Arc<Shared>,
     draining: Arc<AtomicBool>,
     drain: Duration,
     started_with: Fixed,
@@ -81,11 +82,13 @@ impl Running {
             views: Views::new(current.clone(), metrics.clone()),
             metrics,
             audit: Some(audit.clone()),
+            refuse_unrecorded: AtomicBool::new(loaded.audit.on_failure == config::OnFailure::Refuse),
             minter: Arc::clone(&minter),
             key_demand: control.keys(),
         });
         let draining = Arc::new(AtomicBool::new(false));
-        let edge = net::Server::start(loaded.edge.server, move |_worker| Edge::new(Arc::clone(&shared)))?;
+        let of_edge = Arc::clone(&shared);
+        let edge = net::Server::start(loaded.edge.server, move |_worker| Edge::new(Arc::clone(&of_edge)))?;
         let registry = Arc::new(registry);
         let (of_admin, is_draining) = (current, Arc::clone(&draining));
         let admin = net::Server::start(admin_settings(loaded.admin.listen), move |_worker| Admin {
@@ -99,6 +102,7 @@ impl Running {
             admin,
             audit,
             minter,
+            shared,
             draining,
             drain: loaded.edge.drain,
             started_with,
@@ -141,6 +145,8 @@ impl Running {
             tracing::error!(%error, "the new certificate is not taken; the old one goes on");
         }
         self.drain = loaded.edge.drain;
+        let refuse = loaded.audit.on_failure == config::OnFailure::Refuse;
+        self.shared.refuse_unrecorded.store(refuse, Ordering::Relaxed);
         let (services, issuers) = (loaded.desired.services.len(), loaded.desired.issuers.len());
         let epoch = self.control.update(loaded.desired);
         tracing::info!(epoch, services, issuers, "the configuration was loaded again");

@@ -9,6 +9,7 @@ mod stamp;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use feed::{Authorization, KeyDemand};
@@ -41,6 +42,8 @@ pub struct Shared {
     pub views: Views,
     pub metrics: Metrics,
     pub audit: Option<Audit>,
+    /// Refuse what cannot be recorded also at services that are not `strict`.
+    pub refuse_unrecorded: AtomicBool,
     pub minter: Arc<Minter>,
     pub key_demand: Arc<dyn KeyDemand>,
 }
@@ -126,10 +129,11 @@ impl Edge {
         recording.routed(&served, &path);
         wire::identity::clean_request(request.headers_mut())
             .map_err(|error| Stop::new(Reason::HeaderForbidden, error.to_string()))?;
-        if served.service.strict && self.shared.audit.as_ref().is_some_and(|audit| audit.health() == Health::Failing) {
+        let must_record = served.service.strict || self.shared.refuse_unrecorded.load(Ordering::Relaxed);
+        if must_record && self.shared.audit.as_ref().is_some_and(|audit| audit.health() == Health::Failing) {
             return Err(Stop::new(
                 Reason::AuditUnavailable,
-                "the audit log cannot be written and the service is strict",
+                "the audit log cannot be written, and what cannot be recorded is refused here",
             ));
         }
         let (view, entry) = self.identify(&view, request.headers(), recording, now).await?;
