@@ -65,7 +65,7 @@ impl Default for Limits {
 #[derive(Debug)]
 pub enum Event<'a> {
     Start,
-    /// The time asked for by [`Machine::wake_at_ms`] has come; harmless at any other time.
+    /// The time asked for by [`super::Machine::wake_at_ms`] has come; harmless at any other time.
     Timer,
     /// The fetch in flight has ended.
     Answered(Answer<'a>),
@@ -123,7 +123,7 @@ pub enum Outcome {
 pub struct Effects {
     pub fetch: Option<Fetch>,
     pub answers: Vec<(u64, Outcome)>,
-    /// [`Machine::keys`] has a new version.
+    /// [`super::Machine::keys`] has a new version.
     pub changed: bool,
     /// A good answer came, be it with the same keys.
     pub confirmed: bool,
