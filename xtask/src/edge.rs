@@ -4,7 +4,8 @@ use crate::run::{cargo, must, program, root, succeeds, target_folder};
 use anyhow::{Context as _, Result, bail};
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -24,16 +25,28 @@ pub(crate) struct File {
     pub(crate) text: String,
 }
 
+/// How the edge listens.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Door {
+    Plain,
+    /// With a certificate for `localhost` made for this run.
+    Tls,
+}
+
 impl Edge {
     /// Builds (debug), writes the files and starts. `issuers` is the section's text; the service is what `files` holds.
-    pub(crate) fn start(name: &str, issuers: &str, files: &[File]) -> Result<Edge> {
+    pub(crate) fn start(name: &str, door: Door, issuers: &str, files: &[File]) -> Result<Edge> {
         must(cargo(&["build", "--quiet", "--locked", "--package", "countersign"]))?;
         let folder = root().join("target/live").join(name);
         drop(fs::remove_dir_all(&folder));
         fs::create_dir_all(&folder)?;
         let (address, admin) = (free_address()?, free_address()?);
+        let tls = match door {
+            Door::Plain => "",
+            Door::Tls => make_certificate(&folder)?,
+        };
         let platform = format!(
-            "version: 1\ntrust_domain: acme.example\n{issuers}edge: {{ listen: \"{address}\" }}\nadmin: {{ listen: \"{admin}\" }}\n\
+            "version: 1\ntrust_domain: acme.example\n{issuers}edge: {{ listen: \"{address}\"{tls} }}\nadmin: {{ listen: \"{admin}\" }}\n\
              state: state\naudit: {{ file: audit.ndjson }}\nservices: service.yaml\n"
         );
         fs::write(folder.join("countersign.yaml"), platform)?;
@@ -74,6 +87,26 @@ impl Drop for Edge {
         drop(self.child.wait());
         drop(fs::remove_dir_all(&self.folder));
     }
+}
+
+/// A certificate for `localhost`; returns what `edge:` says of it.
+fn make_certificate(folder: &Path) -> Result<&'static str> {
+    let (certificate, key) = (folder.join("edge.pem"), folder.join("edge.key"));
+    let mut openssl =
+        program("openssl", &["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]);
+    openssl.args([
+        "-days",
+        "2",
+        "-subj",
+        "/CN=localhost",
+        "-addext",
+        "subjectAltName=DNS:localhost,IP:127.0.0.1",
+        "-out",
+    ]);
+    openssl.arg(certificate).arg("-keyout").arg(&key).stdout(Stdio::null()).stderr(Stdio::null());
+    must(openssl)?;
+    fs::set_permissions(key, fs::Permissions::from_mode(0o600))?;
+    Ok(", tls: { certificate: edge.pem, key: edge.key }")
 }
 
 /// An address nobody listens on just now.

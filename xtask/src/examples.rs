@@ -1,7 +1,7 @@
 //! Runs `examples/verify-txn-token` in Rust, Python and Node with stock JOSE libraries: the good Txn-Token is accepted, and
 //! each with one fault is refused. First with tokens of `tests/peers/mint_txn.py`, then with the one that the real edge gave
 //! its upstream, checked against the key set that the edge publishes. It knows no product code, only the product.
-use crate::edge::{Edge, File};
+use crate::edge::{Door, Edge, File};
 use crate::origin::{Origin, field};
 use crate::peers::python_of;
 use crate::run::{cargo, must, output, program, root, target_folder};
@@ -67,7 +67,7 @@ fn from_the_edge(minted: &Minted) -> Result<()> {
         upstream.address
     );
     let keys = File { name: "jwks.json", text: minted.issuer_jwks.to_string() };
-    let edge = Edge::start("examples", issuers, &[keys, File { name: "service.yaml", text: service }])?;
+    let edge = Edge::start("examples", Door::Plain, issuers, &[keys, File { name: "service.yaml", text: service }])?;
     let status = get(edge.address, "/orders/42", &minted.access_token)?;
     ensure!(status.starts_with("HTTP/1.1 200 "), "the edge answered `{status}` instead of 200");
     let head = upstream.next()?;

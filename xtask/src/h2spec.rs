@@ -1,6 +1,7 @@
-//! HTTP/2 conformance from outside: h2spec against the edge, with prior knowledge. Each case that fails is listed in
+//! HTTP/2 conformance from outside: h2spec against the edge, by ALPN: a plaintext
+//! port speaks HTTP/1.1 too, and so may answer a broken HTTP/2 preface in HTTP/1.1. Each case that fails is listed in
 //! `tests/peers/h2spec/expected.txt` with its reason; a case that fails without being listed, or passes although listed, ends it.
-use crate::edge::{Edge, File};
+use crate::edge::{Door, Edge, File};
 use crate::origin::Origin;
 use crate::peers::h2spec_program;
 use crate::run::{program, root};
@@ -17,10 +18,10 @@ pub(crate) fn check() -> Result<()> {
         "service: open\nupstream: http://{}\nexpose: {{ host: \"*\", path: /** }}\nrules:\n  - {{ name: all, who: anyone, can: \"* /**\" }}\n",
         origin.address
     );
-    let edge = Edge::start("h2spec", "", &[File { name: "service.yaml", text: service }])?;
+    let edge = Edge::start("h2spec", Door::Tls, "", &[File { name: "service.yaml", text: service }])?;
     let report = root().join("target/live/h2spec.xml");
     let (host, port) = (edge.address.ip().to_string(), edge.address.port().to_string());
-    let mut h2spec = program(h2spec_program(), &["-h", &host, "-p", &port, "-S", "-o", "3", "-j"]);
+    let mut h2spec = program(h2spec_program(), &["-h", &host, "-p", &port, "-t", "-k", "-S", "-o", "3", "-j"]);
     // Its exit status says that some case failed; which ones is ours to judge.
     drop(h2spec.arg(&report).stdin(std::process::Stdio::null()).output().context("cannot start h2spec")?);
     let (passed, failed) = outcomes(&fs::read_to_string(&report).context("h2spec wrote no report")?);
