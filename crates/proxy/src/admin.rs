@@ -77,3 +77,37 @@ impl net::Service for Admin {
         tracing::error!("a panic was caught on the admin address");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    fn check(admin: &Admin, path: &str, expected: u16) {
+        let request = http::Request::get(path).body(Body::empty()).unwrap();
+        assert_eq!(admin.answer(&request).status().as_u16(), expected, "{path}");
+    }
+
+    #[test]
+    fn ready_only_between_the_first_snapshot_and_the_drain() {
+        let draining = Arc::new(AtomicBool::new(false));
+        let admin = Admin { registry: Arc::default(), current: Current::new(), draining: Arc::clone(&draining) };
+        check(&admin, "/healthz", 200);
+        check(&admin, "/readyz", 503);
+        let (trust_domain, issuers, services) = ("acme.example".into(), vec![], vec![]);
+        admin.current.publish(Arc::new(feed::Snapshot { epoch: 1, trust_domain, issuers, services }));
+        check(&admin, "/readyz", 200);
+        draining.store(true, Ordering::Relaxed);
+        check(&admin, "/readyz", 503);
+        check(&admin, "/healthz", 200);
+    }
+
+    #[test]
+    fn only_three_paths_are_answered_and_only_to_readers() {
+        let admin = Admin { registry: Arc::default(), current: Current::new(), draining: Arc::default() };
+        check(&admin, "/metrics", 200);
+        check(&admin, "/orders/42", 404);
+        let post = http::Request::post("/metrics").body(Body::empty()).unwrap();
+        assert_eq!(admin.answer(&post).status().as_u16(), 405);
+    }
+}

@@ -142,7 +142,7 @@ section! {
         who: Needed<OneOrMany<At<String>>>,
         /// Calling workloads: `edge`, or a path under the trust domain, matched by segment. Absent: any of the trust domain.
         from: Option<OneOrMany<At<String>>>,
-        /// Method and path, e.g. `GET /orders/**`; several methods with `|`: `GET|HEAD /orders/*`; `*` is any method.
+        /// Method and path, e.g. `GET /orders/**`; several methods with a comma: `GET,POST /orders/*`; `*` is any method.
         can: Needed<OneOrMany<At<String>>>,
         /// The person touched a passkey at most this long ago.
         fresh: Option<At<Interval>>,
@@ -152,7 +152,7 @@ section! {
         hardware_key: Option<At<bool>>,
         /// Only when this agent acts for the person.
         agent: Option<OneOrMany<At<String>>>,
-        /// A Cedar expression over `principal`, `resource` and `context`.
+        /// A Cedar expression over `context`.
         when: Option<At<String>>,
         /// `shadow`: decided and recorded, not enforced. Default `enforce`.
         mode: Option<At<ModeWord>>,
@@ -180,7 +180,7 @@ words! {
 section! {
     /// One example of a request and its verdict.
     TestSection as "a test" hints [("who", "did you mean `as`?"), ("can", "did you mean `try`?"), ("rule", "did you mean `by`?")] {
-        /// Who asks: `ana@support` (a person with one group), `ana@support+finance`, `anyone` …
+        /// Who asks: `ana@support` (a person with one group), `ana@support,finance`, `anyone` …
         r#as: Needed<At<String>>,
         /// Through what: `edge`, or a workload's path. Default `edge`.
         from: Option<At<String>>,

@@ -56,6 +56,8 @@ pub enum Health {
 pub enum OpenError {
     #[error("cannot open the audit log `{}`: {source}", path.display())]
     Open { path: PathBuf, source: std::io::Error },
+    #[error("another process writes the audit log `{}`: stop it, or name another file", path.display())]
+    InUse { path: PathBuf },
     #[error("cannot start the audit thread: {0}")]
     Thread(std::io::Error),
 }
@@ -272,6 +274,9 @@ impl Log {
     fn open(settings: AuditSettings) -> Result<Log, OpenError> {
         let fail = |source| OpenError::Open { path: settings.file.clone(), source };
         let mut file = open_append(&settings.file).map_err(fail)?;
+        if locked_by_another(&file) {
+            return Err(OpenError::InUse { path: settings.file.clone() });
+        }
         let tail = read_tail(&mut file).map_err(fail)?;
         let meta = file.metadata().map_err(fail)?;
         let mut log = Log {
@@ -395,6 +400,9 @@ impl Log {
         if (meta.dev(), meta.ino()) == self.identity {
             return Ok(());
         }
+        if locked_by_another(&file) {
+            return Err(std::io::Error::other("another process writes this file"));
+        }
         self.file = file;
         self.identity = (meta.dev(), meta.ino());
         self.size = meta.len();
@@ -419,6 +427,11 @@ impl Log {
 
 fn open_append(path: &Path) -> std::io::Result<File> {
     OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)
+}
+
+/// Two writers would break each other's chain. A file system without locks is no reason to stand still.
+fn locked_by_another(file: &File) -> bool {
+    matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock))
 }
 
 fn rotated_name(file: &Path, now: UnixMs) -> PathBuf {
@@ -567,6 +580,20 @@ mod tests {
         audit.stop();
         let report = read::verify(&[aside, file]).unwrap();
         assert_eq!((report.finding, report.decisions), (None, 2));
+    }
+
+    #[test]
+    fn a10_a_second_writer_is_refused_and_breaks_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("audit.ndjson");
+        let audit = Audit::open(settings(folder.path())).unwrap();
+        audit.push(record(1));
+        assert!(matches!(Audit::open(settings(folder.path())), Err(OpenError::InUse { .. })));
+        audit.push(record(2));
+        audit.stop();
+        let report = read::verify(&[file]).unwrap();
+        assert_eq!((report.finding, report.decisions, report.processes), (None, 2, 1));
+        Audit::open(settings(folder.path())).unwrap().stop();
     }
 
     #[test]

@@ -27,7 +27,18 @@ pub enum Verdict {
     Denial(Denial),
 }
 
-/// May go on. Not `Clone`; forwarding takes it by value.
+/// May go on. Not `Clone`; forwarding takes it by value. Only a decision makes one:
+///
+/// ```compile_fail,E0451
+/// fn forge(real: trust::policy::Permit) -> trust::policy::Permit {
+///     trust::policy::Permit { read: true, ..real }
+/// }
+/// ```
+/// ```compile_fail,E0599
+/// fn twice(real: &trust::policy::Permit) -> trust::policy::Permit {
+///     trust::policy::Permit::clone(real)
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Permit {
     pub(super) grant: Arc<Grant>,
