@@ -60,7 +60,7 @@ pub struct Record {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub first_byte_us: Option<u64>,
     pub total_us: u64,
-    /// How the answer ended: `complete`, `client_gone`, `upstream_failed`, `cut`.
+    /// How the answer ended: `complete`, `client_gone`, `upstream_failed`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub ended: Option<String>,
     /// Trace id of `traceparent`, when the request carried a valid one.
@@ -101,7 +101,7 @@ pub struct RequestFacts {
     pub host: String,
     /// Normalised path: the bytes decided on and forwarded; the raw path when it was refused.
     pub path: String,
-    /// `edge`, later a SPIFFE ID.
+    /// Who calls, as the rules see it: `edge`; `client` when no decision was reached.
     pub peer: String,
     pub client_ip: String,
     pub protocol: String,
