@@ -41,25 +41,46 @@ pub struct Running {
     pub audit_file: PathBuf,
 }
 
-/// Settings that a reload cannot change.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Settings that a reload cannot change, as they were at the start.
 struct Fixed {
-    listen: Vec<SocketAddr>,
-    admin: SocketAddr,
-    audit: PathBuf,
-    workers: usize,
+    trust_domain: Arc<str>,
+    /// Without certificate and key.
+    server: ServerSettings,
     tls: bool,
+    admin: SocketAddr,
+    audit: config::AuditSettings,
+    log: config::LogSettings,
 }
 
 impl Fixed {
     fn of(loaded: &Loaded) -> Fixed {
         Fixed {
-            listen: loaded.edge.server.listen.clone(),
-            admin: loaded.admin.listen,
-            audit: loaded.audit.file.clone(),
-            workers: loaded.edge.server.workers,
+            trust_domain: Arc::clone(&loaded.desired.trust_domain),
+            server: ServerSettings { tls: None, ..loaded.edge.server.clone() },
             tls: loaded.edge.server.tls.is_some(),
+            admin: loaded.admin.listen,
+            audit: loaded.audit.clone(),
+            log: loaded.log,
         }
+    }
+
+    /// The keys whose new value has to wait for the next start.
+    fn waiting(&self, now: &Fixed) -> Vec<&'static str> {
+        let (old, new) = (&self.server, &now.server);
+        let audit = |settings: &config::AuditSettings| {
+            (settings.file.clone(), settings.fsync, settings.rotate_bytes, settings.rotate_keep)
+        };
+        let differ = [
+            ("edge.listen", old.listen != new.listen),
+            ("edge.workers", old.workers != new.workers),
+            ("edge.limits", old.limits != new.limits),
+            ("edge.timeouts", old.timeouts != new.timeouts),
+            ("edge.tls (on or off)", self.tls != now.tls),
+            ("admin.listen", self.admin != now.admin),
+            ("audit (all but on_failure)", audit(&self.audit) != audit(&now.audit)),
+            ("log", self.log != now.log),
+        ];
+        differ.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
     }
 }
 
@@ -133,11 +154,17 @@ impl Running {
 
     /// Takes over newly loaded files. What cannot change while running is said, and everything else applied.
     pub fn apply(&mut self, loaded: Loaded) {
-        let fixed = Fixed::of(&loaded);
-        if fixed != self.started_with {
-            tracing::warn!(
-                "edge.listen, edge.workers, turning TLS on or off, admin.listen and audit.file change at the next start only"
+        let asked = Fixed::of(&loaded);
+        if asked.trust_domain != self.started_with.trust_domain {
+            tracing::error!(
+                "`trust_domain` cannot change while running, so nothing was loaded again: restart, or change it back"
             );
+            return;
+        }
+        let mut waiting = self.started_with.waiting(&asked);
+        waiting.extend((loaded.state != self.state).then_some("state"));
+        if !waiting.is_empty() {
+            tracing::warn!(keys = waiting.join(", "), "these settings changed and count at the next start only");
         }
         if let Some(identity) = loaded.edge.server.tls.clone().filter(|_| self.started_with.tls)
             && let Err(error) = self.edge.replace_tls(identity)
@@ -206,5 +233,44 @@ fn admin_settings(listen: SocketAddr) -> ServerSettings {
         limits: Limits { connections_max: 256, ..Limits::default() },
         timeouts: Timeouts::default(),
         workers: 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Memory;
+    use std::path::Path;
+
+    const SERVICE: &str = "service: a\nupstream: http://127.0.0.1:1\n";
+
+    fn fixed(edge: &str, rest: &str) -> Fixed {
+        let platform = format!(
+            "version: 1\ntrust_domain: a.example\nservices: s/*.yaml\nedge: {{ listen: 127.0.0.1:0{edge} }}\n{rest}"
+        );
+        let files = Memory::default().with("c.yaml", &platform, 0o640).with("s/a.yaml", SERVICE, 0o640);
+        Fixed::of(&config::load(Path::new("c.yaml"), &files).unwrap_or_else(|problems| panic!("{problems}")))
+    }
+
+    #[test]
+    fn what_a_reload_cannot_change_is_named() {
+        let start = fixed("", "");
+        let check = |edge: &str, rest: &str, expected: &[&str]| {
+            assert_eq!(start.waiting(&fixed(edge, rest)), expected, "{edge} {rest}");
+        };
+        check("", "", &[]);
+        check(", timeouts: { drain: 5s }", "", &[]);
+        check("", "audit: { on_failure: refuse }\n", &[]);
+        check(", limits: { streams: 64 }", "", &["edge.limits"]);
+        check(
+            ", timeouts: { idle: 5s }, workers: 3",
+            "log: { level: debug }\n",
+            &["edge.workers", "edge.timeouts", "log"],
+        );
+        check(
+            "",
+            "admin: { listen: 127.0.0.1:1 }\naudit: { fsync: never }\n",
+            &["admin.listen", "audit (all but on_failure)"],
+        );
     }
 }

@@ -8,7 +8,7 @@ use notify::{RecursiveMode, Watcher as _};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::config::{self, Loaded, Problems};
+use crate::config::{self, Problems};
 use crate::running::Running;
 
 const TICK: Duration = Duration::from_secs(60);
@@ -66,7 +66,7 @@ fn reload(running: &mut Running, config: &Path, changes: &mut Changes) {
         Ok(loaded) => {
             log_problems(&loaded.warnings, "warning");
             *changes = Changes::watch(&loaded.watched);
-            running.apply(without_state(loaded, running));
+            running.apply(loaded);
         }
         Err(problems) => {
             log_problems(&problems, "problem");
@@ -76,12 +76,6 @@ fn reload(running: &mut Running, config: &Path, changes: &mut Changes) {
             );
         }
     }
-}
-
-/// The state folder is chosen at start.
-fn without_state(mut loaded: Loaded, running: &Running) -> Loaded {
-    loaded.state.clone_from(&running.state);
-    loaded
 }
 
 pub fn log_problems(problems: &Problems, kind: &str) {

@@ -24,7 +24,7 @@ impl std::fmt::Debug for TlsIdentity {
     }
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Whole head: request line and fields. 431 beyond.
     pub header_bytes_max: usize,
@@ -41,7 +41,7 @@ impl Default for Limits {
     }
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timeouts {
     pub handshake: Duration,
     /// From the first byte (or the accept) to the whole head.
