@@ -29,7 +29,7 @@ use crate::ids::Ids;
 use crate::metrics::Metrics;
 use crate::minter::Minter;
 use crate::token_cache::TokenCache;
-use crate::view::{Routed, Served, Views};
+use crate::view::{Routed, Served, View, Views};
 use recording::Recording;
 
 /// Where the public keys of this edge's Txn-Tokens are served, on every host.
@@ -121,12 +121,7 @@ impl Edge {
         let host = wire::identity::request_host(request.uri(), request.headers())
             .map_err(|error| Stop::new(Reason::RequestMalformed, error.to_string()))?;
         recording.host(&host);
-        let (served, path) = match view.route(&host, request.uri().path()) {
-            Routed::To(served, path) => (served, path),
-            Routed::Nowhere => return Err(Stop::new(Reason::NoRoute, "no service is exposed at this host and path")),
-            Routed::PathRefused(error) => return Err(Stop::new(Reason::PathRefused, error.to_string())),
-        };
-        recording.routed(&served, &path);
+        let (mut served, mut path) = route(&view, &host, &request, recording)?;
         wire::identity::clean_request(request.headers_mut())
             .map_err(|error| Stop::new(Reason::HeaderForbidden, error.to_string()))?;
         let must_record = served.service.strict || self.shared.refuse_unrecorded.load(Ordering::Relaxed);
@@ -136,12 +131,19 @@ impl Edge {
                 "the audit log cannot be written, and what cannot be recorded is refused here",
             ));
         }
-        let (view, entry) = self.identify(&view, request.headers(), recording, now).await?;
-        recording.judged_by(&view);
+        let (judged_by, entry) = self.identify(&view, request.headers(), recording, now).await?;
+        if !Arc::ptr_eq(&judged_by, &view) {
+            // Keys were fetched and more may have changed meanwhile: one snapshot judges all of the request.
+            recording.judged_by(&judged_by);
+            (served, path) = route(&judged_by, &host, &request, recording)?;
+        }
+        let view = judged_by;
         let principal = entry.as_ref().map(|entry| &entry.principal);
         let permit = decide(&served, &request, &path, &host, connection, principal, now, recording)?;
         let stamp = match &entry {
-            Some(entry) => Some(self.stamp(&view, &served, &permit, entry, connection.remote.ip(), now, recording)?),
+            Some(entry) => {
+                Some(self.stamp(&view, &served, &permit, entry, (connection.remote.ip(), &path), now, recording)?)
+            }
             None => None,
         };
         let prepared = prepare(request, &served, &path, &host, connection, stamp, recording)?;
@@ -203,9 +205,29 @@ impl net::Service for Edge {
     }
 }
 
-/// CONNECT is no request for a service; TRACE would echo the fields we add (RFC 9110 §9.3.8).
+fn route(
+    view: &View,
+    host: &str,
+    request: &Request,
+    recording: &mut Recording,
+) -> Result<(Arc<Served>, NormalPath), Stop> {
+    match view.route(host, request.uri().path()) {
+        Routed::To(served, path) => {
+            recording.routed(&served, &path);
+            Ok((served, path))
+        }
+        Routed::Nowhere => Err(Stop::new(Reason::NoRoute, "no service is exposed at this host and path")),
+        Routed::PathRefused(error) => Err(Stop::new(Reason::PathRefused, error.to_string())),
+    }
+}
+
+/// CONNECT is no request for a service; TRACE would echo the fields we add (RFC 9110 §9.3.8). Methods are case-sensitive,
+/// but some upstreams take `delete` for `DELETE`: what a rule and an upstream could read differently is refused.
 fn refuse_methods(method: &Method) -> Result<(), Stop> {
     match *method {
+        _ if method.as_str().bytes().any(|b| b.is_ascii_lowercase()) => {
+            Err(Stop::new(Reason::RequestMalformed, "methods are written in upper case"))
+        }
         Method::CONNECT | Method::TRACE => {
             Err(Stop::new(Reason::RequestMalformed, format!("`{method}` is not accepted")))
         }
@@ -252,14 +274,11 @@ fn decide(
         Verdict::Denial(denial) => denial,
     };
     recording.explained(served.service.policy.explain(&input));
+    let detail = denial.rule.map_or_else(String::new, |rule| format!("rule `{}`", rule.name));
     // Nobody is signed in: the caller is asked to, and learns nothing about rules.
-    match (principal, denial.reason) {
-        (None, Reason::NoRuleMatched) => {
-            Err(Stop::new(Reason::TokenMissing, "no rule allows this to anyone who is not signed in"))
-        }
-        (_, reason) => {
-            Err(Stop::new(reason, denial.rule.map_or_else(String::new, |rule| format!("rule `{}`", rule.name))))
-        }
+    match principal {
+        None => Err(Stop::new(Reason::TokenMissing, detail)),
+        Some(_) => Err(Stop::new(denial.reason, detail)),
     }
 }
 

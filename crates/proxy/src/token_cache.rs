@@ -50,6 +50,8 @@ pub struct MintKey {
     pub client_net: IpAddr,
     /// Key of the minter: a rotated key mints anew.
     pub kid: Arc<str>,
+    /// Another snapshot may project other groups, or bear another trust domain.
+    pub epoch: u64,
 }
 
 impl Entry {
@@ -204,8 +206,13 @@ mod tests {
     }
 
     fn minted(at: u64) -> Minted {
-        let key =
-            MintKey { route: "r".into(), scope: "s".into(), client_net: IpAddr::from([1, 2, 3, 0]), kid: "k".into() };
+        let key = MintKey {
+            route: "r".into(),
+            scope: "s".into(),
+            client_net: IpAddr::from([1, 2, 3, 0]),
+            kid: "k".into(),
+            epoch: 1,
+        };
         Minted {
             key,
             header: http::HeaderValue::from_static("t"),

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwapOption;
 use feed::{Current, Expose, Issuer, Service, Snapshot};
 use net::upstream::{Target, TargetSettings};
-use trust::path::{NormalPath, PathError, Tolerance};
+use trust::path::{NormalPath, PathError, Segment, Tolerance};
 
 use crate::metrics::{Metrics, NO_SERVICE, ServiceStats};
 
@@ -103,17 +103,17 @@ impl View {
 
 impl Routes {
     fn add(&mut self, expose: Expose, service: usize, tolerance: Tolerance) {
-        let segments: Vec<&str> = expose.path.as_str().split('/').skip(1).collect();
-        let rank = |segment: &&str| match *segment {
-            "**" => 2,
-            "*" => 1,
-            _ => 0,
+        let rank = |segment: &Segment| match segment {
+            Segment::Literal(_) => 0,
+            Segment::Any => 1,
+            Segment::Deep => 2,
         };
-        let specificity = segments.iter().map(rank).collect();
-        let first = segments.first().copied().unwrap_or_default();
-        let bucket = match first {
-            "*" | "**" => &mut self.wild,
-            literal => self.by_first.entry(literal.to_owned()).or_default(),
+        let specificity = expose.path.segments().iter().map(rank).collect();
+        // Segments, not text: rules and routes must read a path alike, in whatever spelling it came.
+        let bucket = match expose.path.segments().first() {
+            Some(Segment::Literal(first)) => self.by_first.entry(first.to_string()).or_default(),
+            Some(Segment::Any | Segment::Deep) => &mut self.wild,
+            None => self.by_first.entry(String::new()).or_default(),
         };
         bucket.push(Route { expose, service, specificity });
         self.tolerance.encoded_slash |= tolerance.encoded_slash;
@@ -129,7 +129,7 @@ impl Routes {
     }
 
     fn find(&self, path: &NormalPath) -> Option<usize> {
-        let first = path.as_str().split('/').nth(1).unwrap_or_default();
+        let first = path.segments().next().unwrap_or_default();
         let literal = self.by_first.get(first).into_iter().flatten();
         literal.chain(&self.wild).find(|route| route.expose.path.matches(path)).map(|route| route.service)
     }
@@ -184,5 +184,45 @@ impl Views {
         let view = Arc::new(View::new(snapshot, &self.metrics));
         self.derived.store(Some(Arc::clone(&view)));
         Some(view)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use trust::path::Pattern;
+
+    fn routes(patterns: &[&str]) -> Routes {
+        let mut routes = Routes::default();
+        for (service, text) in patterns.iter().enumerate() {
+            let expose = Expose { host: "*".into(), path: Pattern::parse(text).unwrap() };
+            routes.add(expose, service, Tolerance::default());
+        }
+        routes.sort();
+        routes
+    }
+
+    fn check(routes: &Routes, path: &str, expected: Option<usize>) {
+        let path = NormalPath::parse(path, Tolerance::default()).unwrap();
+        assert_eq!(routes.find(&path), expected, "{}", path.as_str());
+        let matching = |route: &&Route| route.expose.path.matches(&path);
+        let mut all: Vec<&Route> = routes.by_first.values().flatten().chain(&routes.wild).filter(matching).collect();
+        all.sort_by(|a, b| a.specificity.cmp(&b.specificity));
+        assert_eq!(all.first().map(|route| route.service), expected, "as a scan of all routes finds it");
+    }
+
+    #[test]
+    fn a5_no_spelling_of_a_path_leads_past_its_route() {
+        let routes = routes(&["/**", "/@admin/**", "/orders/*", "/orders/new", "/orders/**", "/", "/a:b/x"]);
+        check(&routes, "/@admin/x", Some(1));
+        check(&routes, "/%40admin/x", Some(1));
+        check(&routes, "/%40admin", Some(1));
+        check(&routes, "/a%3Ab/x", Some(6));
+        check(&routes, "/orders/new", Some(3));
+        check(&routes, "/orders/42", Some(2));
+        check(&routes, "/orders/42/items", Some(4));
+        check(&routes, "/orders", Some(4));
+        check(&routes, "/", Some(5));
+        check(&routes, "/elsewhere", Some(0));
     }
 }

@@ -42,6 +42,8 @@ pub enum Reason {
     StepUp,
     // What we need ourselves.
     MintFailed,
+    /// A defect of ours ended the request; its connection was closed.
+    Internal,
     AuditUnavailable,
     Draining,
     Overloaded,
@@ -84,7 +86,7 @@ const fn plain(status: u16, title: &'static str, detail: &'static str) -> Public
 
 impl Reason {
     /// Every reason, for metrics label sets and for the documentation.
-    pub const ALL: [Reason; 41] = {
+    pub const ALL: [Reason; 42] = {
         use Reason::*;
         [
             RequestMalformed,
@@ -121,6 +123,7 @@ impl Reason {
             PolicyError,
             StepUp,
             MintFailed,
+            Internal,
             AuditUnavailable,
             Draining,
             Overloaded,
@@ -168,6 +171,7 @@ impl Reason {
             Reason::PolicyError => "policy_error",
             Reason::StepUp => "step_up",
             Reason::MintFailed => "mint_failed",
+            Reason::Internal => "internal_error",
             Reason::AuditUnavailable => "audit_unavailable",
             Reason::Draining => "draining",
             Reason::Overloaded => "overloaded",
@@ -247,7 +251,7 @@ impl Reason {
                 detail: "This action needs a fresh or stronger sign-in.",
                 oauth_error: Some("insufficient_user_authentication"),
             },
-            Reason::MintFailed => plain(
+            Reason::MintFailed | Reason::Internal => plain(
                 500,
                 "Internal error",
                 "The request could not be stamped. Give the decision id to whoever runs this service.",

@@ -82,6 +82,10 @@ impl Edge {
             return Err(stop(refused));
         };
         let renewed = self.shared.views.now().unwrap_or_else(|| Arc::clone(view));
+        let keys_of = |view: &View| view.issuers(peeked.iss()).map(|issuer| issuer.keys.version).collect::<Vec<_>>();
+        if keys_of(&renewed) == keys_of(view) {
+            return Err(explain_demand(refused, outcome, issuer));
+        }
         match verify_with(&renewed, text, now) {
             Ok((verified, issuer)) => {
                 let entry = remember(verified, issuer, &renewed, recording, now);
@@ -125,8 +129,10 @@ fn presented(headers: &HeaderMap) -> Result<Presented<'_>, Stop> {
     }
     let malformed = || Stop::new(Reason::TokenMalformed, "`Authorization` is not readable text");
     let text = value.to_str().map_err(|_| malformed())?;
-    let (scheme, rest) = text.split_once(' ').unwrap_or((text, ""));
-    let token = rest.trim_matches(' ');
+    // Any white space parts scheme and token here, as it does for lenient upstreams: none may see a token we did not.
+    let text = text.trim_matches([' ', '\t']);
+    let (scheme, rest) = text.split_once([' ', '\t', ',']).unwrap_or((text, ""));
+    let token = rest.trim_matches([' ', '\t']);
     if scheme.eq_ignore_ascii_case("bearer") {
         return if token.is_empty() { Err(malformed()) } else { Ok(Presented::Bearer(token)) };
     }
@@ -261,6 +267,8 @@ mod tests {
         check(&["bearer  abc "], Ok(Presented::Bearer("abc")));
         check(&["Bearer"], Err(Reason::TokenMalformed));
         check(&["Bearer "], Err(Reason::TokenMalformed));
+        check(&["Bearer\tabc"], Ok(Presented::Bearer("abc")));
+        check(&["Bearer,abc"], Ok(Presented::Bearer("abc")));
         check(&["Basic YTpi"], Ok(Presented::Nothing));
         check(&["Bearer a", "Bearer b"], Err(Reason::TokenMultiple));
         check(&["Basic YTpi", "Bearer b"], Err(Reason::TokenMultiple));

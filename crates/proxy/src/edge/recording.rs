@@ -237,11 +237,18 @@ impl Drop for Recording {
         if self.record.is_none() {
             return;
         }
-        self.reason = Some(Reason::ClientGone);
+        let (reason, status, ended) = match std::thread::panicking() {
+            true => (Reason::Internal, 500, "panic"),
+            false => (Reason::ClientGone, CLIENT_GONE, "client_gone"),
+        };
+        self.reason = Some(reason);
         self.note(|record| {
-            record.status = CLIENT_GONE;
-            record.reason = Some(Reason::ClientGone.code().to_owned());
-            record.ended = Some("client_gone".to_owned());
+            record.status = status;
+            record.reason = Some(reason.code().to_owned());
+            record.ended = Some(ended.to_owned());
+            if reason == Reason::Internal {
+                record.decision = Decision::Error;
+            }
         });
         self.write();
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use http::HeaderValue;
+use trust::path::NormalPath;
 use trust::policy::Permit;
 use trust::reason::Reason;
 use trust::txn::Claims;
@@ -28,16 +29,17 @@ impl Edge {
         served: &Served,
         permit: &Permit,
         entry: &Entry,
-        ip: IpAddr,
+        (ip, path): (IpAddr, &NormalPath),
         now: UnixMs,
         recording: &mut Recording,
     ) -> Result<HeaderValue, Stop> {
-        let signing = self.shared.minter.signing_key();
+        let signing = self.shared.minter.signing_key(now.seconds());
         let key = MintKey {
             route: Arc::clone(permit.route()),
             scope: Arc::clone(permit.scope()),
             client_net: client_net(ip),
             kid: signing.kid().into(),
+            epoch: view.snapshot.epoch,
         };
         let reuse = if permit.per_request() { Duration::ZERO } else { served.service.txn_reuse };
         if let Some(minted) = entry.minted(&key, reuse, now) {
@@ -45,7 +47,8 @@ impl Edge {
             recording.stamped(&minted);
             return Ok(minted.header);
         }
-        let minted = self.mint(view, permit, entry, key, &signing, now)?;
+        let params = if permit.per_request() { parameters(permit.route(), path) } else { Vec::new() };
+        let minted = self.mint(view, permit, entry, (key, &params), &signing, now)?;
         self.shared.metrics.txn_minted.inc();
         recording.stamped(&minted);
         let header = minted.header.clone();
@@ -60,7 +63,7 @@ impl Edge {
         view: &View,
         permit: &Permit,
         entry: &Entry,
-        key: MintKey,
+        (key, params): (MintKey, &[(Arc<str>, String)]),
         signing: &trust::txn::SigningKey,
         now: UnixMs,
     ) -> Result<Minted, Stop> {
@@ -81,7 +84,7 @@ impl Edge {
             req_ip: Some(&client_net_text(key.client_net)),
             sid: None,
             route: permit.route(),
-            params: &[],
+            params,
             groups: &groups,
         };
         let token = signing.mint(&claims).map_err(|error| failed(error.to_string()))?;
@@ -89,5 +92,44 @@ impl Edge {
         let mut header = HeaderValue::from_str(&token).map_err(|error| failed(error.to_string()))?;
         header.set_sensitive(true);
         Ok(Minted { key, header, txn, tth, minted_at: now, expires_at })
+    }
+}
+
+/// What stood where the route template has wildcards, numbered from 1 in their order; `**` is one parameter.
+fn parameters(route: &str, path: &NormalPath) -> Vec<(Arc<str>, String)> {
+    let template = route.split_once(" /").map_or("", |(_, template)| template);
+    let mut segments = path.segments();
+    let mut found = Vec::new();
+    for wanted in template.split('/') {
+        let value = match wanted {
+            "**" => segments.by_ref().collect::<Vec<_>>().join("/"),
+            "*" => segments.next().unwrap_or_default().to_owned(),
+            _ => {
+                segments.next();
+                continue;
+            }
+        };
+        found.push((Arc::from((found.len() + 1).to_string()), value));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(route: &str, path: &str, expected: &[(&str, &str)]) {
+        let path = NormalPath::parse(path, trust::path::Tolerance::default()).unwrap();
+        let got = parameters(route, &path);
+        let got: Vec<(&str, &str)> = got.iter().map(|(name, value)| (name.as_ref(), value.as_str())).collect();
+        assert_eq!(got, expected, "{route}");
+    }
+
+    #[test]
+    fn parameters_are_what_stands_at_the_wildcards() {
+        check("orders:POST /orders/*/refund", "/orders/42/refund", &[("1", "42")]);
+        check("orders:GET /orders/**", "/orders/42/items", &[("1", "42/items")]);
+        check("orders:GET /a/*/b/*", "/a/1/b/2", &[("1", "1"), ("2", "2")]);
+        check("orders:GET /plain", "/plain", &[]);
     }
 }

@@ -57,6 +57,11 @@ impl Kind {
 pub(super) fn find(query: Option<&str>, name: &str, kind: Kind) -> Result<Option<Value>, ParamError> {
     let mut found = None;
     for pair in query.unwrap_or_default().split('&') {
+        // Some programs also part pairs at `;` and would find another value there.
+        if pair.contains(';') && pair.split(';').any(|part| could_be(part.split('=').next().unwrap_or_default(), name))
+        {
+            return Err(ParamError::Ambiguous(name.to_owned()));
+        }
         let (raw_name, raw_value) = pair.split_once('=').unwrap_or((pair, ""));
         if !could_be(raw_name, name) {
             continue;
