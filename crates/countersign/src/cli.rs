@@ -256,11 +256,35 @@ Examples:
 
 Exit: 0 every issuer has keys, 1 one has none, 3 no running countersign found.")]
 pub struct KeysArgs {
-    #[command(flatten)]
-    pub state: StateArg,
+    #[command(subcommand)]
+    pub command: Option<KeysCommand>,
+    /// State folder of the running countersign [default: the one of `countersign dev`, else /var/lib/countersign]
+    #[arg(long, value_name = "DIR", global = true)]
+    pub state: Option<PathBuf>,
     /// One JSON document instead of a table
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum KeysCommand {
+    /// Withdraw a key at once: its tokens are refused whatever the issuer publishes, also after a restart
+    #[command(after_help = "Examples:\n  countersign keys kill entra 4fYk7Q")]
+    Kill {
+        /// Name of the issuer in the platform file
+        #[arg(value_name = "ISSUER")]
+        issuer: String,
+        /// `kid` of the key, as `countersign keys` shows it
+        #[arg(value_name = "KID")]
+        kid: String,
+    },
+    /// Fetch the keys of an issuer now
+    #[command(after_help = "Examples:\n  countersign keys refresh entra")]
+    Refresh {
+        /// Name of the issuer in the platform file
+        #[arg(value_name = "ISSUER")]
+        issuer: String,
+    },
 }
 
 /// Verify, show or search the audit record.

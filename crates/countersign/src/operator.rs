@@ -28,6 +28,15 @@ pub enum Question {
     Keys,
     /// Write the audit records of all that happened until now.
     Flush,
+    /// Withdraw a key of an issuer at once, whatever the issuer publishes.
+    KillKey {
+        issuer: String,
+        kid: String,
+    },
+    /// Fetch the keys of an issuer now.
+    RefreshKeys {
+        issuer: String,
+    },
     /// `countersign dev` only: a token of the demo issuer.
     Token {
         name: String,
@@ -59,12 +68,7 @@ impl Operator {
     pub fn start(folder: &Path, facts: &Facts, answers: Arc<dyn Answers>) -> anyhow::Result<Operator> {
         make_private(folder)?;
         let socket = folder.join(SOCKET);
-        if UnixStream::connect(&socket).is_ok() {
-            bail!(
-                "another countersign runs with the state folder `{}`: stop it, or name another one with --state",
-                folder.display()
-            );
-        }
+        refuse_second(folder)?;
         if socket.exists() {
             std::fs::remove_file(&socket)
                 .with_context(|| format!("cannot remove the old socket `{}`", socket.display()))?;
@@ -149,7 +153,8 @@ pub fn find(named: Option<&Path>) -> PathBuf {
     let dev = dev_folder();
     match named {
         Some(folder) => folder.to_owned(),
-        None if UnixStream::connect(dev.join(SOCKET)).is_ok() => dev,
+        // Anybody could have made a folder of this name before us.
+        None if is_private(&dev) && UnixStream::connect(dev.join(SOCKET)).is_ok() => dev,
         None if Path::new(DEFAULT_STATE).join(FACTS).exists() => DEFAULT_STATE.into(),
         None => dev,
     }
@@ -161,6 +166,22 @@ pub fn dev_folder() -> PathBuf {
         Some(folder) => Path::new(&folder).join("countersign-dev"),
         None => std::env::temp_dir().join(format!("countersign-dev-{}", own_uid())),
     }
+}
+
+fn is_private(folder: &Path) -> bool {
+    let closed = |meta: std::fs::Metadata| meta.is_dir() && meta.uid() == own_uid() && meta.mode() & 0o077 == 0;
+    std::fs::symlink_metadata(folder).is_ok_and(closed)
+}
+
+/// Ends a start early when another process serves with this state folder, before anything of its is touched.
+pub fn refuse_second(folder: &Path) -> anyhow::Result<()> {
+    if UnixStream::connect(folder.join(SOCKET)).is_ok() {
+        bail!(
+            "another countersign runs with the state folder `{}`: stop it, or name another one with --state",
+            folder.display()
+        );
+    }
+    Ok(())
 }
 
 fn own_uid() -> u32 {
@@ -189,7 +210,9 @@ mod tests {
         fn answer(&self, question: Question) -> Result<serde_json::Value, String> {
             match question {
                 Question::Keys => Ok(serde_json::json!({ "epoch": 3 })),
-                Question::Flush => Ok(serde_json::json!(true)),
+                Question::Flush | Question::KillKey { .. } | Question::RefreshKeys { .. } => {
+                    Ok(serde_json::json!(true))
+                }
                 Question::Token { name, .. } => Err(format!("nobody is called `{name}`")),
             }
         }
@@ -223,6 +246,20 @@ mod tests {
         assert!(second.err().unwrap().to_string().contains("another countersign runs"));
         drop(operator);
         assert!(std::fs::read_dir(&folder).unwrap().next().is_none());
+    }
+
+    #[test]
+    fn a_folder_somebody_else_prepared_is_not_asked() {
+        let outer = tempfile::tempdir().unwrap();
+        let folder = outer.path().join("prepared");
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(!is_private(&folder));
+        std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o700)).unwrap();
+        assert!(is_private(&folder));
+        let link = outer.path().join("link");
+        std::os::unix::fs::symlink(&folder, &link).unwrap();
+        assert!(!is_private(&link));
     }
 
     #[tokio::test]

@@ -11,6 +11,8 @@ use tokio::sync::mpsc;
 use crate::config::{self, Problems};
 use crate::running::Running;
 
+/// What the records of a drain that was cut short may cost.
+const LAST_FLUSH: Duration = Duration::from_secs(2);
 const TICK: Duration = Duration::from_secs(60);
 /// Editors write a file in several steps; a change counts when nothing more came for this long.
 const SETTLE: Duration = Duration::from_millis(150);
@@ -48,6 +50,7 @@ pub async fn until_stopped(
             _ = tick.tick() => running.tick(),
         }
     }
+    let audit = running.audit();
     let (ended, end) = tokio::sync::oneshot::channel();
     std::thread::Builder::new().name("drain".into()).spawn(move || {
         running.drain();
@@ -56,7 +59,10 @@ pub async fn until_stopped(
     })?;
     tokio::select! {
         _ = end => Ok(()),
-        _ = stop(&mut signals.terminate, &mut signals.interrupt) => anyhow::bail!("a second signal ended the drain; open connections were cut"),
+        _ = stop(&mut signals.terminate, &mut signals.interrupt) => {
+            audit.flush(LAST_FLUSH);
+            anyhow::bail!("a second signal ended the drain; open connections were cut")
+        }
     }
 }
 

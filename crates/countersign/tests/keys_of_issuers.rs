@@ -182,3 +182,24 @@ fn a_real_provider_and_a_real_upstream_through_rotation_death_and_return() {
     let provider = Provider::start(port);
     serving.wait_ready_for("/orders/1", &provider.token("support"));
 }
+
+#[test]
+fn api_44_a_key_the_operator_kills_is_refused_at_once_and_its_cached_tokens_too() {
+    let (issuer, upstream) = (Issuer::start(), Upstream::start());
+    let serving = served(&issuer, &upstream);
+    let token = issuer.token("ana", "acme", &support());
+    serving.wait_ready_for("/orders/1", &token);
+    let kid = issuer.key().kid.clone();
+    let (code, text) = serving.command(&["keys", "kill", "id", &kid]);
+    assert_eq!(code, 0, "{text}");
+    testkit::wait_for("the killed key's token is refused", LIMIT, || {
+        serving.get("/orders/1", Some(&token)).status != 200
+    });
+    let answer = serving.get("/orders/1", Some(&token));
+    assert!([401, 503].contains(&answer.status), "{}", answer.status);
+    assert_eq!(serving.command(&["keys", "kill", "nobody", &kid]).0, 3);
+    issuer.rotate(OldKeys::Keep);
+    serving.command(&["keys", "refresh", "id"]);
+    serving.wait_ready_for("/orders/1", &issuer.token("ana", "acme", &support()));
+    assert_ne!(serving.get("/orders/1", Some(&token)).status, 200, "killed stays killed");
+}

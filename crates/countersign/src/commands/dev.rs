@@ -83,11 +83,9 @@ impl Folder {
     fn make(named: Option<&Path>) -> anyhow::Result<Folder> {
         let path = named.map_or_else(operator::dev_folder, Path::to_owned);
         let temporary = named.is_none();
+        operator::refuse_second(&path)
+            .context("use it, stop it, or start another with --state DIR --listen 127.0.0.1:0")?;
         if temporary && path.exists() {
-            anyhow::ensure!(
-                operator::ask(&path, &Question::Keys).is_err(),
-                "`countersign dev` runs already: use it, stop it, or start another with --state DIR --listen 127.0.0.1:0"
-            );
             operator::make_private(&path)?;
             std::fs::remove_dir_all(&path)
                 .with_context(|| format!("cannot remove the remains in `{}`", path.display()))?;

@@ -4,13 +4,26 @@ use std::io::Write;
 
 use serde_json::Value;
 
-use crate::cli::KeysArgs;
+use crate::cli::{KeysArgs, KeysCommand};
 use crate::exit::Exit;
 use crate::operator::{self, Question};
 use crate::text::clean;
 
 pub fn run(args: &KeysArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
-    let folder = operator::find(args.state.state.as_deref());
+    let folder = operator::find(args.state.as_deref());
+    match &args.command {
+        Some(KeysCommand::Kill { issuer, kid }) => {
+            operator::ask(&folder, &Question::KillKey { issuer: issuer.clone(), kid: kid.clone() })?;
+            writeln!(out, "key `{}` of `{}` is refused from now on, also after a restart", clean(kid), clean(issuer))?;
+            return Ok(Exit::Good);
+        }
+        Some(KeysCommand::Refresh { issuer }) => {
+            operator::ask(&folder, &Question::RefreshKeys { issuer: issuer.clone() })?;
+            writeln!(out, "the keys of `{}` are being fetched: `countersign keys` shows the outcome", clean(issuer))?;
+            return Ok(Exit::Good);
+        }
+        None => {}
+    }
     let report = operator::ask(&folder, &Question::Keys)?;
     if args.json {
         writeln!(out, "{report:#}")?;

@@ -5,7 +5,7 @@ use anyhow::Context as _;
 use crate::cli::RunArgs;
 use crate::config;
 use crate::exit::Exit;
-use crate::operator::{Answers, Facts, Operator, Question};
+use crate::operator::{self, Answers, Facts, Operator, Question};
 use crate::running::Running;
 use crate::{commands, serve, telemetry};
 use std::sync::Arc;
@@ -22,6 +22,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Exit> {
             return Ok(commands::refuse(&problems, false, &mut anstream::stderr())?);
         }
     };
+    operator::refuse_second(&loaded.state)?;
     telemetry::start_logs(&loaded.log);
     serve::log_problems(&loaded.warnings, "warning");
     let watched = loaded.watched.clone();
@@ -62,9 +63,21 @@ impl Answers for OfRunning {
         match question {
             Question::Keys => serde_json::to_value(self.keys.key_report()).map_err(|error| error.to_string()),
             Question::Flush => Ok(self.audit.flush(FLUSH_PATIENCE).into()),
+            Question::KillKey { issuer, kid } => match self.keys.kill_key(&issuer, &kid) {
+                true => Ok(true.into()),
+                false => Err(no_issuer(&issuer)),
+            },
+            Question::RefreshKeys { issuer } => match self.keys.refresh(&issuer) {
+                true => Ok(true.into()),
+                false => Err(no_issuer(&issuer)),
+            },
             Question::Token { .. } => {
                 Err("tokens come from your issuer; only `countersign dev` has a demo issuer".into())
             }
         }
     }
+}
+
+fn no_issuer(name: &str) -> String {
+    format!("no issuer is called `{name}`, or it is too busy: `countersign keys` lists them")
 }
