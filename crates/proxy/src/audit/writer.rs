@@ -235,6 +235,8 @@ struct Log {
     process: String,
     seq: u64,
     prev: String,
+    /// `seq` and `prev` as of the last line that is in a file: where the chain goes on after a failed write.
+    in_file: (u64, String),
     synced: Instant,
     unsynced: bool,
     reopen_now: bool,
@@ -279,13 +281,15 @@ impl Log {
         }
         let tail = read_tail(&mut file).map_err(fail)?;
         let meta = file.metadata().map_err(fail)?;
+        let prev = tail.last_hash.unwrap_or_else(|| chain::GENESIS.to_owned());
         let mut log = Log {
             file,
             identity: (meta.dev(), meta.ino()),
             size: meta.len(),
             process: uuid::Uuid::now_v7().simple().to_string(),
             seq: 0,
-            prev: tail.last_hash.unwrap_or_else(|| chain::GENESIS.to_owned()),
+            in_file: (0, prev.clone()),
+            prev,
             synced: Instant::now(),
             unsynced: false,
             reopen_now: false,
@@ -308,18 +312,13 @@ impl Log {
         if batch.is_empty() && missing == 0 {
             return self.sync_if_due();
         }
-        let (seq, prev) = (self.seq, self.prev.clone());
         if missing > 0 {
             self.append(Kind::Gap, &Gap { time_ms: UnixMs::now().0, missing });
         }
         for record in batch {
             self.append(Kind::Decision, record);
         }
-        let written = self.flush(false);
-        if written.is_err() {
-            (self.seq, self.prev) = (seq, prev);
-        }
-        written
+        self.flush(false)
     }
 
     fn append<T: Serialize>(&mut self, kind: Kind, body: &T) {
@@ -335,22 +334,20 @@ impl Log {
         self.buffer.push(b'\n');
     }
 
-    /// Writes the buffer whole or not at all: what a failed write left is cut off again.
+    /// Writes the buffer whole or not at all: what a failed write left is cut off again, and the chain goes on from the
+    /// last line that is in a file.
     fn flush(&mut self, sync: bool) -> std::io::Result<()> {
-        if self.torn {
-            self.file.set_len(self.size)?;
-            self.torn = false;
-        }
-        let outcome = self.file.write_all(&self.buffer);
+        let outcome = self.write_buffer();
         let length = self.buffer.len() as u64;
         self.buffer.clear();
         if self.buffer.capacity() > 1 << 20 {
             self.buffer.shrink_to(1 << 20);
         }
         if let Err(error) = outcome {
-            self.torn = self.file.set_len(self.size).is_err();
+            (self.seq, self.prev) = self.in_file.clone();
             return Err(error);
         }
+        self.in_file = (self.seq, self.prev.clone());
         self.size += length;
         self.unsynced = true;
         if sync || self.settings.fsync == Fsync::Batch {
@@ -360,6 +357,18 @@ impl Log {
             return Ok(());
         }
         self.sync_if_due()
+    }
+
+    fn write_buffer(&mut self) -> std::io::Result<()> {
+        if self.torn {
+            self.file.set_len(self.size)?;
+            self.torn = false;
+        }
+        let outcome = self.file.write_all(&self.buffer);
+        if outcome.is_err() {
+            self.torn = self.file.set_len(self.size).is_err();
+        }
+        outcome
     }
 
     fn sync_if_due(&mut self) -> std::io::Result<()> {
@@ -580,6 +589,44 @@ mod tests {
         audit.stop();
         let report = read::verify(&[aside, file]).unwrap();
         assert_eq!((report.finding, report.decisions), (None, 2));
+    }
+
+    /// The log is a link, so that the disk behind it can be filled and freed.
+    #[test]
+    fn a10_a_disk_that_fills_up_during_a_rotation_leaves_a_gap_and_a_whole_chain() {
+        let folder = tempfile::tempdir().unwrap();
+        let (link, disk) = (folder.path().join("audit.ndjson"), folder.path().join("disk"));
+        let point_to = |target: &Path| {
+            let new = folder.path().join("new");
+            std::os::unix::fs::symlink(target, &new).unwrap();
+            std::fs::rename(new, &link).unwrap();
+        };
+        let wait = |reached: &dyn Fn() -> bool| {
+            (0..10_000).any(|_| {
+                reached() || {
+                    std::thread::sleep(BATCH_WAIT);
+                    false
+                }
+            })
+        };
+        point_to(&disk);
+        let audit = Audit::open(settings(folder.path())).unwrap();
+        let stats = audit.stats();
+        audit.push(record(1));
+        assert!(wait(&|| stats.written.load(Ordering::Relaxed) == 1));
+        point_to(Path::new("/dev/full"));
+        for missing in 1..=3 {
+            audit.push(record(missing));
+            assert!(wait(&|| stats.missing.load(Ordering::Relaxed) == u64::from(missing)));
+        }
+        assert_eq!(audit.health(), Health::Failing);
+        point_to(&disk);
+        assert!(wait(&|| audit.health() == Health::Writing));
+        audit.push(record(4));
+        audit.stop();
+        let report = read::verify(std::slice::from_ref(&disk)).unwrap();
+        assert_eq!((report.finding, report.decisions), (None, 2));
+        assert!(std::fs::read_to_string(disk).unwrap().contains("\"missing\":3"));
     }
 
     #[test]
