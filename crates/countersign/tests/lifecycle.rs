@@ -1,0 +1,192 @@
+//! Reload, drain, new certificates and a full disk while requests run: none of them costs a request.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test ends at the first surprise"
+)]
+
+mod serving;
+
+use serde_json::json;
+use serving::{LIMIT, Serving, Setup};
+use testkit::client;
+use testkit::issuer::Issuer;
+use testkit::process::Process;
+use testkit::tls::Ca;
+use testkit::upstream::Upstream;
+
+fn support() -> serde_json::Value {
+    json!({ "groups": ["support"] })
+}
+
+/// `h2load` against nginx behind the edge, with a token.
+fn load(serving: &Serving, token: &str, requests: usize, more: &[&str]) -> Process {
+    let mut arguments = vec!["-n".to_owned(), requests.to_string(), "-c".into(), "4".into()];
+    arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
+    arguments.extend([
+        "-H".into(),
+        format!("authorization: Bearer {token}"),
+        format!("http://{}/orders/1", serving.edge),
+    ]);
+    Process::start("h2load", &arguments)
+}
+
+fn reloads(serving: &Serving) -> usize {
+    serving.process.stderr().matches("the configuration was loaded again").count()
+}
+
+fn check_reloads_cost_nothing(more: &[&str]) {
+    let issuer = Issuer::start();
+    let nginx = serving::nginx::Nginx::start();
+    let serving = Setup::new(&issuer.url(), &nginx.url()).start();
+    let token = issuer.token("ana", "acme", &support());
+    serving.wait_ready_for("/orders/1", &token);
+    let mut load = load(&serving, &token, 8_000, more);
+    load.wait_line("progress: 10% done", LIMIT);
+    for n in 1..=8 {
+        serving.process.signal("HUP");
+        testkit::wait_for("it is loaded again", LIMIT, || reloads(&serving) >= n);
+    }
+    assert!(load.wait(LIMIT).success());
+    let out = load.stdout();
+    assert!(out.contains("8000 succeeded, 0 failed, 0 errored, 0 timeout"), "{out}");
+    assert!(out.contains("status codes: 8000 2xx"), "{out}");
+    let (code, text) = serving.command(&["audit", "verify"]);
+    assert_eq!(code, 0, "{text}");
+}
+
+#[test]
+fn reloads_under_load_cost_no_request_over_http_1() {
+    check_reloads_cost_nothing(&["--h1"]);
+}
+
+#[test]
+fn reloads_under_load_cost_no_request_over_http_2() {
+    check_reloads_cost_nothing(&["-m", "10"]);
+}
+
+#[test]
+fn what_is_in_flight_at_sigterm_is_answered_and_recorded() {
+    let (issuer, upstream) = (Issuer::start(), Upstream::start());
+    let mut serving = Setup::new(&issuer.url(), &upstream.url()).start();
+    let token = issuer.token("ana", "acme", &support());
+    serving.wait_ready_for("/orders/ready", &token);
+    let edge = serving.edge;
+    let slow: Vec<_> = (0..12)
+        .map(|n| {
+            let bearer = format!("Bearer {token}");
+            std::thread::spawn(move || {
+                let fields = [("host", "shop.acme.example"), ("authorization", bearer.as_str())];
+                client::get(edge, &format!("/orders/slow-{n}?do=delay:1500"), &fields).status
+            })
+        })
+        .collect();
+    testkit::wait_for("all are at the service", LIMIT, || upstream.count() == 13);
+    serving.process.signal("TERM");
+    testkit::wait_for("no connection is accepted", LIMIT, || std::net::TcpStream::connect(edge).is_err());
+    for request in slow {
+        assert_eq!(request.join().unwrap(), 200);
+    }
+    assert_eq!(serving.process.wait(LIMIT).code(), Some(0), "{}", serving.process.stderr());
+    let log = std::fs::read_to_string(serving.audit_file()).unwrap();
+    assert_eq!(log.matches("\"/orders/slow-").count(), 12);
+}
+
+#[test]
+fn a_certificate_is_replaced_when_its_file_changes() {
+    let (issuer, upstream) = (Issuer::start(), Upstream::start());
+    let (old, new) = (Ca::new(), Ca::new());
+    let mut setup = Setup::new(&issuer.url(), &upstream.url());
+    setup.edge = "  tls: { certificate: edge.pem, key: edge.key }\n".into();
+    let files = |ca: &Ca| {
+        let identity = ca.server(&["localhost"]);
+        vec![
+            ("edge.pem".to_owned(), identity.certificate_pem.into_bytes()),
+            ("edge.key".to_owned(), identity.key_pem.into_bytes()),
+        ]
+    };
+    setup.files = files(&old);
+    let serving = setup.start();
+    let folder = serving.folder.path();
+    std::fs::write(folder.join("old-ca.pem"), &old.certificate_pem).unwrap();
+    std::fs::write(folder.join("new-ca.pem"), &new.certificate_pem).unwrap();
+    let trusts = |ca: &str, more: &[&str]| {
+        let ca = folder.join(ca).display().to_string();
+        let url = format!("https://localhost:{}/public/x", serving.edge.port());
+        let resolve = format!("localhost:{}:127.0.0.1", serving.edge.port());
+        let mut arguments =
+            vec!["-sS", "--cacert", &ca, "--resolve", &resolve, "-w", "%{http_code}", "-o", "/dev/null"];
+        arguments.extend(more);
+        arguments.push(&url);
+        testkit::process::run("curl", &arguments).1 == "200"
+    };
+    assert!(trusts("old-ca.pem", &["--http1.1"]) && trusts("old-ca.pem", &["--http2"]) && !trusts("new-ca.pem", &[]));
+    setup.files = files(&new);
+    setup.write(folder);
+    testkit::wait_for("the new certificate is served", LIMIT, || trusts("new-ca.pem", &[]));
+    assert!(!trusts("old-ca.pem", &[]));
+    // A pair that does not fit is not taken; the good one goes on.
+    let before = serving.process.stderr().len();
+    std::fs::write(folder.join("edge.key"), old.server(&["localhost"]).key_pem).unwrap();
+    testkit::wait_for("the log says so", LIMIT, || {
+        let log = serving.process.stderr();
+        let new = log.get(before..).unwrap_or_default();
+        new.contains("the configuration was not loaded again") || new.contains("the new certificate is not taken")
+    });
+    assert!(trusts("new-ca.pem", &[]));
+}
+
+/// The log is a link, so that the disk behind it can be filled and freed again.
+fn point_to(serving: &Serving, target: &str) {
+    let new = serving.folder.path().join("state/new");
+    std::os::unix::fs::symlink(target, &new).unwrap();
+    std::fs::rename(new, serving.audit_file()).unwrap();
+}
+
+#[test]
+fn a10_a_full_disk_refuses_strict_services_and_is_counted_for_the_others() {
+    let (issuer, upstream) = (Issuer::start(), Upstream::start());
+    let mut setup = Setup::new(&issuer.url(), &upstream.url());
+    let strict = serving::orders(&upstream.url())
+        .replace("service: orders", "service: strict\naudit: strict")
+        .replace("path: /**", "path: /public/strict/**");
+    setup.services.push(("strict".into(), strict));
+    let serving = setup.start();
+    let status = |target: &str| serving.get(target, None).status;
+    assert_eq!((status("/public/x"), status("/public/strict/x")), (200, 200));
+    std::fs::rename(serving.audit_file(), serving.folder.path().join("state/disk")).unwrap();
+    point_to(&serving, "/dev/full");
+    // A record that cannot be written is what finds the disk full.
+    testkit::wait_for("the strict service is refused", LIMIT, || status("/public/strict/x") == 503);
+    let before = upstream.count();
+    let refused = serving.get("/public/strict/x", None);
+    assert_eq!((refused.status, &refused.json()["title"]), (503, &json!("Temporarily unavailable")));
+    assert_eq!(upstream.count(), before, "nothing unrecorded reaches a strict service");
+    let unrecorded = "countersign_requests_total{service=\"strict\",reason=\"audit_unavailable\"}";
+    testkit::wait_for("it is counted", LIMIT, || number(&serving.metrics(), unrecorded) >= 2.0);
+    for _ in 0..20 {
+        assert_eq!(status("/public/x"), 200);
+    }
+    testkit::wait_for("they are counted", LIMIT, || {
+        number(&serving.metrics(), "countersign_audit_missing_total") >= 22.0
+    });
+    assert_eq!(serving.process.stderr().matches("the audit log cannot be written").count(), 1);
+    // Room again: it heals by itself, says what is missing, and the chain holds.
+    point_to(&serving, "disk");
+    testkit::wait_for("the strict service is served", LIMIT, || status("/public/strict/x") == 200);
+    serving.wait_log("the audit log can be written again");
+    let (code, text) = serving.command(&["audit", "verify"]);
+    assert_eq!(code, 0, "{text}");
+    let log = std::fs::read_to_string(serving.audit_file()).unwrap();
+    assert!(log.contains("\"kind\":\"gap\"") && log.contains("\"missing\":"), "{log}");
+}
+
+fn number(metrics: &str, series: &str) -> f64 {
+    metrics.lines().find(|line| line.starts_with(series)).map_or(0.0, value)
+}
+
+fn value(line: &str) -> f64 {
+    line.rsplit(' ').next().and_then(|text| text.parse().ok()).unwrap_or(0.0)
+}
