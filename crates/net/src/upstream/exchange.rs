@@ -70,6 +70,11 @@ pub(super) fn fit(request: &mut Request, target: &Target) -> Result<(), ForwardE
         if request.headers().contains_key(header::TE) {
             request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("te"));
         }
+        // The library frames a body of unknown length by itself, except with GET and HEAD, where it drops the body.
+        let body = request.body();
+        if body.len_hint().is_none() && !body.is_end_stream() {
+            request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
         return Ok(());
     }
     let authority = request.headers_mut().remove(header::HOST);

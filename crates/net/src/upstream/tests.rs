@@ -505,4 +505,5 @@ fn settings_that_cannot_work_are_refused() {
     check(roots(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), "no usable certificate");
 }
 
+mod framing;
 mod http2;
