@@ -10,7 +10,7 @@ use crate::socket::{Protocol, Socket, Stream};
 use crate::timer::{StreamExecutor, TokioTimer};
 use crate::worker::{Worker, catch_panic};
 use crate::{Request, Response};
-use http::{HeaderValue, Method, StatusCode, Version, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use std::convert::Infallible;
@@ -30,6 +30,9 @@ const PENDING_RESETS_MAX: usize = 20;
 const LOCAL_RESETS_MAX: usize = 256;
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Where a service names the decision that its record of the request is filed under.
+const DECISION: HeaderName = HeaderName::from_static("countersign-decision");
 
 /// One connection and what its requests need.
 struct Session<S> {
@@ -257,11 +260,7 @@ impl<S: Service> Session<S> {
             }
             None => {
                 let response = self.ask(request.map(Body::incoming)).await;
-                if self.live.is_body_broken() {
-                    problem(400, "the framing of the request body is broken")
-                } else {
-                    response
-                }
+                if self.live.is_body_broken() { broken_body(response) } else { response }
             }
         };
         if self.live.is_closing() {
@@ -367,6 +366,19 @@ fn settle(response: &mut Response, method_is_head: bool, in_flight: InFlight) {
 
 fn guard_limits(limits: &Limits) -> GuardLimits {
     GuardLimits { header_bytes_max: limits.header_bytes_max, header_fields_max: limits.header_fields_max }
+}
+
+/// The service's own refusal stands. Any other answer to a broken body becomes 400, and keeps the name under which the
+/// service recorded the request.
+fn broken_body(response: Response) -> Response {
+    if response.status().is_client_error() {
+        return response;
+    }
+    let mut refusal = problem(400, "the framing of the request body is broken");
+    if let Some(decision) = response.headers().get(DECISION) {
+        refusal.headers_mut().insert(DECISION, decision.clone());
+    }
+    refusal
 }
 
 /// RFC 9457. `reason` is one of our fixed texts, so it needs no escaping.

@@ -89,18 +89,25 @@ fn a2_options_asterisk_reaches_the_service() {
     assert_eq!(server.requests(), ["OPTIONS *"]);
 }
 
-/// Whatever the service makes of a broken body, the client is told 400 and the connection is closed.
+/// Whatever the service makes of a broken body, the client is told 4xx, where it was recorded, and the connection is closed.
 #[track_caller]
 fn broken_body(path: &str, chunks: impl AsRef<[u8]>) {
+    let answer = answer_to_broken_body(path, chunks);
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+}
+
+#[track_caller]
+fn answer_to_broken_body(path: &str, chunks: impl AsRef<[u8]>) -> String {
     let server = start();
     let mut raw = server.connect();
     raw.send(format!("POST {path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"));
     raw.send(chunks);
     let answer = raw.read_to_end();
-    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
     assert!(answer.to_ascii_lowercase().contains("connection: close\r\n"), "{answer}");
     assert_eq!(server.requests(), [format!("POST {path}")]);
     server.seen.wait_for("the refusal", |seen| matches!(seen.refusals.lock().unwrap()[..], [Refusal::Malformed(_)]));
+    assert!(answer.contains("\r\ncountersign-decision: d-1\r\n"), "the answer must name its record: {answer}");
+    answer
 }
 
 #[test]
@@ -110,6 +117,12 @@ fn a2_broken_chunks_are_400_and_closed() {
     broken_body("/read", "5\r\nhelloworld\r\n0\r\n\r\n");
     broken_body("/read", "5\nhello\r\n0\r\n\r\n");
     broken_body("/read", "5\r\nhello\r\n0\r\nA : b\r\n\r\n");
+}
+
+#[test]
+fn a2_broken_chunks_leave_the_services_own_refusal_standing() {
+    let answer = answer_to_broken_body("/judge", "zz\r\nhello\r\n0\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 422 ") && answer.ends_with("\r\n\r\njudged"), "{answer}");
 }
 
 #[test]

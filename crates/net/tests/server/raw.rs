@@ -62,13 +62,33 @@ impl Service for App {
                 Ok(bytes) => Response::new(Body::full(bytes)),
                 Err(error) => {
                     seen.body_errors.lock().unwrap().push(error);
-                    status(match error {
+                    recorded(match error {
                         BodyError::TooLarge => 413,
                         BodyError::Stalled => 408,
                         _ => 502,
                     })
                 }
             },
+            "/judge" => match request.into_body().read_all(1 << 20).await {
+                Ok(bytes) => Response::new(Body::full(bytes)),
+                Err(_) => {
+                    let mut response = recorded(422);
+                    *response.body_mut() = Body::full("judged");
+                    response
+                }
+            },
+            "/late" => {
+                seen.go.notified().await;
+                let (mut sender, body) = Body::stream(1);
+                let seen = Arc::clone(seen);
+                tokio::spawn(async move {
+                    if sender.send("late").await.is_ok() {
+                        sender.closed().await;
+                    }
+                    seen.given_up.fetch_add(1, SeqCst);
+                });
+                Response::new(body)
+            }
             "/count" => {
                 let mut body = request.into_body();
                 let mut bytes = 0;
@@ -124,6 +144,13 @@ impl Service for App {
 fn status(status: u16) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = http::StatusCode::from_u16(status).unwrap();
+    response
+}
+
+/// An answer that names the record of its request.
+fn recorded(code: u16) -> Response {
+    let mut response = status(code);
+    response.headers_mut().insert("countersign-decision", "d-1".parse().unwrap());
     response
 }
 
