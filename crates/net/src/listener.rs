@@ -1,7 +1,8 @@
 //! Opens the listening sockets: one per worker and address, sharing the port. It never accepts.
 use crate::server::StartError;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
 
 const BACKLOG: i32 = 4096;
 
@@ -31,6 +32,12 @@ pub(crate) fn bind(listen: &[SocketAddr], workers: usize) -> Result<Bound, Start
     Ok(bound)
 }
 
+/// A peer that vanished without a word (a cut cable, a forgetful NAT) is noticed within two minutes, also by a connection
+/// that waits for nothing but the peer's next byte.
+pub(crate) fn keepalive() -> TcpKeepalive {
+    TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(10)).with_retries(6)
+}
+
 fn open(address: SocketAddr, share_port: bool) -> std::io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -39,8 +46,30 @@ fn open(address: SocketAddr, share_port: bool) -> std::io::Result<TcpListener> {
         // So that `0.0.0.0` and `[::]` can both be listed.
         socket.set_only_v6(true)?;
     }
+    // What is accepted inherits it (socket(7), tcp(7)): not a system call per connection.
+    socket.set_tcp_keepalive(&keepalive())?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use socket2::SockRef;
+
+    #[test]
+    fn a4_what_is_accepted_asks_after_a_silent_client() {
+        let bound = bind(&[SocketAddr::from(([127, 0, 0, 1], 0))], 1).unwrap();
+        let listener = &bound.per_worker[0][0];
+        listener.set_nonblocking(false).unwrap();
+        let _client = std::net::TcpStream::connect(bound.addresses[0]).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        let socket = SockRef::from(&accepted);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(60));
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), Duration::from_secs(10));
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), 6);
+    }
 }

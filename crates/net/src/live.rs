@@ -10,7 +10,8 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 /// After a client shut down its sending side, an answer that has not begun is worth waiting for this long: longer, and it is
-/// taken for a client that closed, so that the abort reaches the upstream.
+/// taken for a client that closed, so that the abort reaches the upstream. An answer that has begun may pause for
+/// `body_stall`.
 pub(crate) const HALF_CLOSE_MS: u64 = 2_000;
 /// How long a closed connection may keep sending before it is cut, so that our last answer is not lost to a reset.
 pub(crate) const LINGER_MS: u64 = 2_000;
@@ -97,12 +98,14 @@ pub(crate) struct Live {
     in_flight: AtomicU32,
     idle_since: AtomicU64,
     write_blocked_since: AtomicU64,
-    /// When the client's end of stream was seen while an answer was due; 0 = not.
+    /// When the client's end of stream was seen while an answer was due, or our last write after it; 0 = not.
     half_closed_since: AtomicU64,
+    /// We wrote after the client's end of stream.
+    wrote_half_closed: AtomicBool,
     /// When we began to close in good order; 0 = not.
     farewell_since: AtomicU64,
     cut: AtomicU8,
-    /// The request's body broke its framing: whatever the service answers, the client is told 400.
+    /// The request's body broke its framing: whatever the service answers, the client is told 4xx.
     body_broken: AtomicBool,
     parkable: AtomicBool,
     /// The guard put a marker in the place of a refused head.
@@ -124,6 +127,7 @@ impl Live {
             idle_since: AtomicU64::new(now),
             write_blocked_since: AtomicU64::new(0),
             half_closed_since: AtomicU64::new(0),
+            wrote_half_closed: AtomicBool::new(false),
             farewell_since: AtomicU64::new(0),
             cut: AtomicU8::new(0),
             body_broken: AtomicBool::new(false),
@@ -176,13 +180,20 @@ impl Live {
             self.write_blocked_since.store(0, Relaxed);
         }
         if self.half_closed_since.load(Relaxed) != 0 {
-            self.half_closed_since.store(u64::MAX, Relaxed);
+            self.half_closed_since.store(self.clock.now(), Relaxed);
+            self.wrote_half_closed.store(true, Relaxed);
         }
     }
     pub(crate) fn half_closed(&self) {
         if self.half_closed_since.load(Relaxed) == 0 {
             self.half_closed_since.store(self.clock.now(), Relaxed);
         }
+    }
+    /// We wrote lately to a client that had ended its stream. If it was gone altogether, its system answered with a reset,
+    /// which nobody sees who only waits to write more: the connection has to look (see [`Live::wake`]).
+    pub(crate) fn may_be_reset(&self) -> bool {
+        self.wrote_half_closed.load(Relaxed)
+            && self.clock.now().saturating_sub(self.half_closed_since.load(Relaxed)) <= HALF_CLOSE_MS
     }
 
     /// An orderly close has begun: once nothing is in flight, the client has a moment to close too.
@@ -259,6 +270,10 @@ impl Live {
         *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
     }
 
+    fn half_close_limit(&self, timeouts: &Timeouts) -> Duration {
+        if self.wrote_half_closed.load(Relaxed) { timeouts.body_stall } else { Duration::from_millis(HALF_CLOSE_MS) }
+    }
+
     /// What is overdue on this connection, if anything.
     pub(crate) fn overdue(&self, timeouts: &Timeouts) -> Cut {
         let now = self.clock.now();
@@ -268,7 +283,7 @@ impl Live {
             return Cut::Now;
         }
         let half_closed = self.half_closed_since.load(Relaxed);
-        if half_closed != 0 && now.saturating_sub(half_closed) > HALF_CLOSE_MS {
+        if half_closed != 0 && blocked == 0 && since(half_closed) > self.half_close_limit(timeouts) {
             return Cut::Now;
         }
         let waiting_since = self.waiting_since.load(Relaxed);

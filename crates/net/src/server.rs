@@ -3,7 +3,7 @@ use crate::{
     Request, Response, listener,
     settings::{ServerSettings, TlsIdentity},
     tls::Acceptor,
-    worker::{Phase, Process, Worker},
+    worker::{Phase, Process, Seldom, Worker},
 };
 use std::future::Future;
 use std::net::SocketAddr;
@@ -85,6 +85,7 @@ impl Server {
             open: AtomicUsize::new(0),
             next_id: AtomicU64::new(1),
             phase: observed,
+            full: Seldom::default(),
         });
         let mut server = Server { process, phase, addresses: bound.addresses, workers: Vec::with_capacity(workers) };
         let make = Arc::new(make);

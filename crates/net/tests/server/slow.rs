@@ -2,6 +2,8 @@
 use crate::raw::{Raw, identity, short, start, start_with};
 use net::{BodyError, Refusal};
 use std::io::Read;
+use std::sync::Mutex;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 #[test]
@@ -122,6 +124,47 @@ fn a4_a_client_that_never_reads_is_cut() {
 }
 
 #[test]
+fn a4_clients_that_close_at_once_leave_nothing_behind() {
+    let server = start_with(|settings| settings.timeouts.header = Duration::from_millis(300));
+    for _ in 0..20 {
+        server.connect().get("/late");
+    }
+    server.seen.wait_for("the requests", |seen| seen.requests.lock().unwrap().len() == 20);
+    // By the time a silent newcomer is closed, the ends of the twenty streams were seen.
+    server.connect().read_to_end();
+    // One part of each answer, then silence: nothing but the reset that came back tells that nobody is there.
+    server.seen.go.notify_waiters();
+    server.seen.wait_for("the aborts", |seen| seen.given_up.load(SeqCst) == 20);
+    crate::raw::wait_until("the ends", || server.server.as_ref().unwrap().open_connections() == 0);
+}
+
+#[test]
+fn a4_a_half_closed_client_and_a_silent_answer_end() {
+    let server = start_with(|settings| settings.timeouts = short());
+    let mut raw = server.connect();
+    raw.get("/late");
+    raw.shut_down_sending();
+    server.seen.wait_for("the request", |seen| seen.requests.lock().unwrap().len() == 1);
+    server.seen.go.notify_one();
+    raw.read_until("late\r\n");
+    assert_eq!(raw.read_to_end(), "", "a truncated answer must not look complete");
+    server.seen.wait_for("the abort", |seen| seen.given_up.load(SeqCst) == 1);
+}
+
+#[test]
+fn a_half_closed_client_waits_out_a_pause_in_its_answer() {
+    let server = start_with(|settings| settings.timeouts.header = Duration::from_secs(3));
+    let mut raw = server.connect();
+    raw.get("/events");
+    raw.shut_down_sending();
+    raw.read_until("data: 0\n\n");
+    // A silent newcomer is closed after three seconds: longer than an answer that has not begun would be waited for.
+    server.connect().read_to_end();
+    server.seen.go.notify_one();
+    raw.read_until("data: 1\n\n");
+}
+
+#[test]
 fn a4_two_thousand_idle_connections_leave_the_next_client_unharmed() {
     let server = start();
     let idle: Vec<Raw> = (0..2_000).map(|_| server.connect()).collect();
@@ -133,8 +176,34 @@ fn a4_two_thousand_idle_connections_leave_the_next_client_unharmed() {
     crate::raw::wait_until("the ends", || server.server.as_ref().unwrap().open_connections() == 1);
 }
 
+static WARNINGS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Keeps the text of every warning of this process.
+struct Warnings;
+
+impl tracing::Subscriber for Warnings {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() == tracing::Level::WARN
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, event: &tracing::Event<'_>) {
+        event.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
+            if field.name() == "message" {
+                WARNINGS.lock().unwrap().push(format!("{value:?}"));
+            }
+        });
+    }
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
 #[test]
 fn connections_past_the_limit_wait_in_the_backlog() {
+    tracing::subscriber::set_global_default(Warnings).unwrap();
     let server = start_with(|settings| settings.limits.connections_max = 2);
     let mut first = server.connect();
     first.get("/");
@@ -146,6 +215,9 @@ fn connections_past_the_limit_wait_in_the_backlog() {
     third.get("/third");
     server.seen.wait_for("the note", |seen| *seen.refusals.lock().unwrap() == [Refusal::TooManyConnections]);
     assert!(!server.requests().contains(&"GET /third".to_owned()));
+    crate::raw::wait_until("the warning", || !WARNINGS.lock().unwrap().is_empty());
+    let warnings = WARNINGS.lock().unwrap().clone();
+    assert!(matches!(&warnings[..], [one] if one.starts_with("connection limit reached: ")), "{warnings:?}");
     drop(first);
     assert_eq!(third.answer().1, "hello");
 }
