@@ -13,6 +13,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
+/// Threads per worker for what the system can only do by blocking: resolving names.
+const BLOCKING_THREADS_MAX: usize = 8;
+
 /// One accepted connection, as the socket and the handshake prove it.
 #[derive(Debug)]
 pub struct Connection {
@@ -101,11 +104,20 @@ impl Server {
         listeners: Vec<std::net::TcpListener>,
         make: Arc<impl Fn(usize) -> S + Send + Sync + 'static>,
     ) -> Result<(), StartError> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Worker)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(BLOCKING_THREADS_MAX)
+            .build()
+            .map_err(StartError::Worker)?;
         let process = Arc::clone(&self.process);
         let thread = std::thread::Builder::new()
             .name(format!("worker-{index}"))
-            .spawn(move || runtime.block_on(async { Worker::new(make(index), process).run(listeners).await }))
+            .spawn(move || {
+                let cut = runtime.block_on(async { Worker::new(make(index), process).run(listeners).await });
+                // A drop would wait for a name server that says nothing, and with it the end of the process.
+                runtime.shutdown_background();
+                cut
+            })
             .map_err(StartError::Worker)?;
         self.workers.push(thread);
         Ok(())

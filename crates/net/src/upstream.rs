@@ -12,6 +12,7 @@ pub(crate) mod connect;
 mod endpoint;
 mod exchange;
 mod group;
+mod name;
 pub(crate) mod roots;
 pub(crate) mod stream;
 #[cfg(test)]
@@ -36,7 +37,7 @@ type Key = [u8; 32];
 
 #[derive(Debug, Clone)]
 pub struct TargetSettings {
-    /// host, port. Names are resolved at each connect. At most [`ADDRESSES_MAX`].
+    /// host, port. Names are resolved at each connect, and once at a time. At most [`ADDRESSES_MAX`].
     pub addresses: Vec<(String, u16)>,
     /// HTTP/2: by ALPN over TLS, with prior knowledge without. No fall back to HTTP/1.1.
     pub http2: bool,

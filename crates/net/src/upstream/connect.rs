@@ -1,4 +1,5 @@
 //! From an address to an open stream: resolve, connect, shake hands. Names are resolved anew for each connection.
+use super::name::Name;
 use super::roots;
 use super::stream::Stream;
 use rustls::ClientConfig;
@@ -68,13 +69,18 @@ fn handshake_error(error: &io::Error) -> ConnectError {
     }
 }
 
+/// The address that `host` already is, if it is one.
+pub(crate) fn literal(host: &str, port: u16) -> Option<SocketAddr> {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    bare.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, port))
+}
+
 /// The addresses of `host`, at most eight of them.
 pub(crate) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectError> {
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    if let Ok(ip) = bare.parse::<IpAddr>() {
-        return Ok(vec![SocketAddr::new(ip, port)]);
+    if let Some(address) = literal(host, port) {
+        return Ok(vec![address]);
     }
-    let found = tokio::net::lookup_host((bare, port))
+    let found = tokio::net::lookup_host((host, port))
         .await
         .map_err(|error| ConnectError::Unreachable(format!("the name was not resolved: {error}")))?;
     let addresses: Vec<_> = found.take(ADDRESSES_TRIED_MAX).collect();
@@ -108,6 +114,9 @@ async fn connect_one(address: SocketAddr, tls: Option<&TlsClient>) -> Result<Str
     let stream =
         TcpStream::connect(address).await.map_err(|error| ConnectError::Unreachable(format!("{address}: {error}")))?;
     stream.set_nodelay(true).map_err(|error| ConnectError::Unreachable(error.to_string()))?;
+    if let Err(error) = socket2::SockRef::from(&stream).set_tcp_keepalive(&crate::listener::keepalive()) {
+        tracing::debug!(%error, "cannot ask after a silent upstream");
+    }
     match tls {
         Some(tls) => tls.shake_hands(stream).await,
         None => Ok(Stream::Plain(stream)),
@@ -115,14 +124,9 @@ async fn connect_one(address: SocketAddr, tls: Option<&TlsClient>) -> Result<Str
 }
 
 /// Resolves and connects, all of it within `limit`.
-pub(crate) async fn open(
-    host: &str,
-    port: u16,
-    tls: Option<&TlsClient>,
-    limit: Duration,
-) -> Result<Stream, ConnectError> {
+pub(super) async fn open(name: &Name, tls: Option<&TlsClient>, limit: Duration) -> Result<Stream, ConnectError> {
     let deadline = Instant::now() + limit;
-    let addresses = timeout(limit, resolve(host, port)).await.map_err(|_| too_late(limit))??;
+    let addresses = timeout(limit, name.resolve()).await.map_err(|_| too_late(limit))??;
     connect(&addresses, tls, deadline).await
 }
 

@@ -1,6 +1,7 @@
 //! The connections to one address: which are idle, which are busy, which are gone. It opens them, and never sends.
 use super::connect::{self, ConnectError};
 use super::exchange::Outgoing;
+use super::name::Name;
 use super::stream::{Meter, Metered};
 use super::{ForwardError, IDLE_MAX, Target};
 use hyper::client::conn::{http1, http2};
@@ -20,8 +21,7 @@ const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 
 pub(super) struct Endpoint {
-    host: String,
-    port: u16,
+    name: Name,
     shelf: Mutex<Shelf>,
     http2: Mutex<Vec<Http2>>,
     /// One HTTP/2 connection is opened at a time, so that a burst shares it.
@@ -75,8 +75,7 @@ impl Shelf {
 impl Endpoint {
     pub(super) fn new(host: String, port: u16) -> Endpoint {
         Endpoint {
-            host,
-            port,
+            name: Name::new(host, port),
             shelf: Mutex::default(),
             http2: Mutex::default(),
             opening: Semaphore::new(1),
@@ -189,17 +188,17 @@ impl Endpoint {
     }
 
     async fn open(&self, target: &Target) -> Result<super::stream::Stream, ForwardError> {
-        connect::open(&self.host, self.port, target.tls.as_ref(), target.settings.connect_timeout).await.map_err(
-            |error| match error {
+        connect::open(&self.name, target.tls.as_ref(), target.settings.connect_timeout).await.map_err(|error| {
+            match error {
                 ConnectError::Unreachable(why) => self.unreachable(why),
                 ConnectError::Handshake(why) => self.unreachable(format!("TLS: {why}")),
                 ConnectError::Identity(why) => ForwardError::Identity(why),
-            },
-        )
+            }
+        })
     }
 
     fn unreachable(&self, why: String) -> ForwardError {
-        ForwardError::Connect { address: format!("{}:{}", self.host, self.port), why }
+        ForwardError::Connect { address: format!("{}:{}", self.name.host, self.name.port), why }
     }
 
     /// Closes what has been idle for too long.

@@ -5,8 +5,8 @@ use net::server::StartError;
 use net::settings::{Limits, ServerSettings, Timeouts};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 const GRACE: Duration = Duration::from_secs(10);
@@ -113,6 +113,54 @@ fn draining_under_load_fails_no_request() {
             }
         });
     }
+}
+
+/// Blocks a thread of its worker, as a name server that says nothing does.
+struct Blocking {
+    is_blocked: AtomicBool,
+    is_over: AtomicBool,
+    release: Mutex<mpsc::Receiver<()>>,
+}
+
+struct BlockingService(Arc<Blocking>);
+impl net::Service for BlockingService {
+    async fn call(&self, _: net::Request, _: &Arc<net::Connection>) -> net::Response {
+        let blocking = Arc::clone(&self.0);
+        let blocked = tokio::task::spawn_blocking(move || {
+            blocking.is_blocked.store(true, SeqCst);
+            let _ = blocking.release.lock().unwrap().recv_timeout(crate::raw::LIMIT);
+            blocking.is_over.store(true, SeqCst);
+        });
+        blocked.await.unwrap();
+        net::Response::new(net::Body::empty())
+    }
+    fn refused(&self, _: net::Refusal, _: &net::Connection) {}
+    fn panicked(&self, _: &net::Connection) {}
+}
+
+#[test]
+fn a4_draining_does_not_wait_for_a_blocked_thread() {
+    let (release, released) = mpsc::channel();
+    let blocking = Arc::new(Blocking {
+        is_blocked: AtomicBool::new(false),
+        is_over: AtomicBool::new(false),
+        release: Mutex::new(released),
+    });
+    let shared = Arc::clone(&blocking);
+    let settings = ServerSettings {
+        listen: vec!["127.0.0.1:0".parse().unwrap()],
+        tls: None,
+        limits: Limits::default(),
+        timeouts: Timeouts::default(),
+        workers: 1,
+    };
+    let server = Server::start(settings, move |_| BlockingService(Arc::clone(&shared))).unwrap();
+    let mut raw = crate::raw::Raw::connect(server.addresses()[0]);
+    raw.get("/");
+    crate::raw::wait_until("the blocked thread", || blocking.is_blocked.load(SeqCst));
+    assert_eq!(server.drain(Duration::from_millis(50)), 1);
+    assert!(!blocking.is_over.load(SeqCst), "the drain waited for the thread");
+    release.send(()).unwrap();
 }
 
 #[test]
