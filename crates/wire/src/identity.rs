@@ -1,5 +1,6 @@
 //! Which header fields carry identity, and are therefore stripped at every door (WIRE §4), and the request checks that
 //! HTTP libraries leave to us. It judges names and syntax only, never who may send what.
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use std::net::IpAddr;
 
@@ -194,22 +195,51 @@ pub fn clean_response(headers: &mut HeaderMap) {
 /// Adds `X-Forwarded-For`, `-Proto`, `-Host` and `Forwarded` (RFC 7239) as this side of the socket knows them.
 /// `host` is what [`request_host`] returned; `proto` is `http` or `https`. Call it after [`clean_request`].
 pub fn add_forwarded(headers: &mut HeaderMap, client_ip: IpAddr, proto: &'static str, host: &str) {
+    const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+    const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+    const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
     let ip = client_ip.to_canonical();
-    let node = if ip.is_ipv6() { format!("\"[{ip}]\"") } else { ip.to_string() };
-    // A host of letters, digits, `.`, `-` and `_` is a token; an IPv6 literal is not, and is quoted.
+    // An IPv6 address is no token, and is quoted; so is a host that is one. Other hosts are tokens.
+    let (open, close) = if ip.is_ipv6() { ("\"[", "]\"") } else { ("", "") };
     let quote = if host.starts_with('[') { "\"" } else { "" };
-    let forwarded = format!("for={node};host={quote}{host}{quote};proto={proto}");
-    let pairs = [
-        ("x-forwarded-for", HeaderValue::try_from(ip.to_string())),
-        ("x-forwarded-host", HeaderValue::from_str(host)),
-        ("forwarded", HeaderValue::try_from(forwarded)),
-    ];
-    for (name, value) in pairs {
-        if let Ok(value) = value {
-            headers.insert(HeaderName::from_static(name), value);
+    let mut text = String::with_capacity(96 + host.len());
+    text.extend(["for=", open]);
+    let for_from = text.len();
+    push_ip(&mut text, ip);
+    let for_to = text.len();
+    text.extend([close, ";host=", quote]);
+    let host_from = text.len();
+    text.push_str(host);
+    let host_to = text.len();
+    text.extend([quote, ";proto=", proto]);
+    // The three values are parts of one text and share its memory.
+    let text = Bytes::from(text);
+    let parts =
+        [(FOR, text.slice(for_from..for_to)), (HOST, text.slice(host_from..host_to)), (header::FORWARDED, text)];
+    for (name, value) in parts {
+        if let Ok(value) = HeaderValue::from_maybe_shared(value) {
+            headers.insert(name, value);
         }
     }
-    headers.insert(HeaderName::from_static("x-forwarded-proto"), HeaderValue::from_static(proto));
+    headers.insert(PROTO, HeaderValue::from_static(proto));
+}
+
+/// As `Display` writes it; IPv4 without its formatter.
+fn push_ip(text: &mut String, ip: IpAddr) {
+    let IpAddr::V4(ip) = ip else {
+        text.push_str(&ip.to_string());
+        return;
+    };
+    for (at, octet) in ip.octets().into_iter().enumerate() {
+        if at > 0 {
+            text.push('.');
+        }
+        for (least, divisor) in [(100, 100), (10, 10), (0, 1)] {
+            if octet >= least {
+                text.push(char::from(b'0' + octet / divisor % 10));
+            }
+        }
+    }
 }
 
 /// User input for a message: bounded.

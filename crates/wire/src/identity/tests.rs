@@ -272,6 +272,7 @@ fn forwarded_fields_come_from_the_socket() {
         assert_eq!(lines(&headers), lines(&map(&expected)));
     };
     check("192.0.2.7", "shop.example", "192.0.2.7", "for=192.0.2.7;host=shop.example;proto=https");
+    check("10.0.105.255", "a_b", "10.0.105.255", "for=10.0.105.255;host=a_b;proto=https");
     check("::ffff:192.0.2.7", "a", "192.0.2.7", "for=192.0.2.7;host=a;proto=https");
     check("2001:db8::1", "[::1]", "2001:db8::1", "for=\"[2001:db8::1]\";host=\"[::1]\";proto=https");
 }
