@@ -47,13 +47,13 @@ pub fn hash_text(bytes: &[u8]) -> String {
     base64url(context.finish().as_ref())
 }
 
-/// Seals a JSON object (`{…}` without newline) in place: adds `hash`, returns it.
-pub fn seal(line: &mut Vec<u8>) -> String {
-    line.pop();
-    let hash = hash_text(line);
-    line.extend_from_slice(SEAL_PREFIX);
-    line.extend_from_slice(hash.as_bytes());
-    line.extend_from_slice(b"\"}");
+/// Seals the JSON object (`{…}` without newline) that starts at `from` and ends the buffer: adds `hash`, returns it.
+pub fn seal(buffer: &mut Vec<u8>, from: usize) -> String {
+    buffer.pop();
+    let hash = hash_text(buffer.get(from..).unwrap_or_default());
+    buffer.extend_from_slice(SEAL_PREFIX);
+    buffer.extend_from_slice(hash.as_bytes());
+    buffer.extend_from_slice(b"\"}");
     hash
 }
 
@@ -268,7 +268,7 @@ mod tests {
                 let mut line =
                     format!(r#"{{"kind":"{kind}","process":"p1","seq":{seq},"prev":"{prev}","id":"D{seq}"}}"#)
                         .into_bytes();
-                prev = seal(&mut line);
+                prev = seal(&mut line, 0);
                 line
             })
             .collect()
