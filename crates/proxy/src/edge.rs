@@ -290,7 +290,7 @@ fn prepare(
     host: &str,
     connection: &Connection,
     stamp: Option<HeaderValue>,
-    recording: &Recording,
+    recording: &mut Recording,
 ) -> Result<Request, Stop> {
     let (mut parts, body) = request.into_parts();
     let bytes_max = served.service.body_bytes_max;
@@ -312,6 +312,10 @@ fn prepare(
     }
     let proto = if connection.tls.is_some() { "https" } else { "http" };
     wire::identity::add_forwarded(&mut parts.headers, connection.remote.ip(), proto, host);
+    // Nothing to count, limit or guard in most requests.
+    if body.len_hint() == Some(0) {
+        return Ok(Request::from_parts(parts, body));
+    }
     let body = body.limit(bytes_max).guard_trailers(wire::identity::is_identity).on_end(recording.request_end());
     Ok(Request::from_parts(parts, body))
 }

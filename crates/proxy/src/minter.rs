@@ -30,6 +30,7 @@ pub struct Minter {
 
 struct Keys {
     signing: Arc<SigningKey>,
+    kid: Arc<str>,
     /// Published already, signs from `rotate_at` on.
     next: Option<Arc<SigningKey>>,
     published: PublishedKeys,
@@ -53,14 +54,19 @@ impl Minter {
 
     /// The key that signs at `now`. A clock that jumped out of the key's life gets a new key at once.
     pub fn signing_key(&self, now: i64) -> Arc<SigningKey> {
-        let keys = self.now.load();
+        self.signing(now).0
+    }
+
+    /// [`Minter::signing_key`] and its `kid`.
+    pub fn signing(&self, now: i64) -> (Arc<SigningKey>, Arc<str>) {
+        let mut keys = self.now.load();
         let life = keys.signing.published();
         if now < life.cs_nbf || now >= keys.rotate_at {
             // Without a new key the old one is tried; minting then refuses with its own reason.
             let _kept = self.rotate_if_due(now);
-            return Arc::clone(&self.now.load().signing);
+            keys = self.now.load();
         }
-        Arc::clone(&keys.signing)
+        (Arc::clone(&keys.signing), Arc::clone(&keys.kid))
     }
 
     /// The JWKS served at `/.well-known/countersign/jwks.json`.
@@ -115,7 +121,7 @@ impl Keys {
     ) -> Keys {
         let published = PublishedKeys { seq, keys };
         let document = serde_json::to_vec(&published).unwrap_or_default().into();
-        Keys { signing, next, published, document, rotate_at }
+        Keys { kid: signing.kid().into(), signing, next, published, document, rotate_at }
     }
 }
 

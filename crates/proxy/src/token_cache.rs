@@ -3,14 +3,16 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use trust::issuer::Profile;
 use trust::principal::Principal;
 use trust::token::Facts;
 
+use crate::audit::record::PrincipalFacts;
 use crate::clock::UnixMs;
+use crate::view::View;
 
 pub type Digest = [u8; 32];
 
@@ -23,11 +25,18 @@ const MINTED_MAX: usize = 8;
 /// One access token that was verified in full.
 pub struct Entry {
     pub principal: Principal,
-    pub facts: Facts,
+    pub facts: Arc<Facts>,
     /// What it was verified with: another profile or key set makes the entry worthless.
     pub profile: Arc<Profile>,
     pub keys_version: u64,
     minted: Mutex<Vec<Minted>>,
+    recorded: Mutex<Option<Recorded>>,
+}
+
+/// The principal as records tell it, and the view whose groups it was projected to.
+struct Recorded {
+    view: Weak<View>,
+    facts: Arc<PrincipalFacts>,
 }
 
 /// A Txn-Token that may be used again for requests equal in everything it says.
@@ -35,7 +44,7 @@ pub struct Entry {
 pub struct Minted {
     pub key: MintKey,
     pub header: http::HeaderValue,
-    pub txn: uuid::Uuid,
+    pub txn: Arc<str>,
     pub tth: Arc<str>,
     pub minted_at: UnixMs,
     pub expires_at: i64,
@@ -56,7 +65,25 @@ pub struct MintKey {
 
 impl Entry {
     pub fn new(principal: Principal, facts: Facts, profile: Arc<Profile>, keys_version: u64) -> Entry {
-        Entry { principal, facts, profile, keys_version, minted: Mutex::new(Vec::new()) }
+        let (minted, recorded) = (Mutex::new(Vec::new()), Mutex::new(None));
+        Entry { principal, facts: Arc::new(facts), profile, keys_version, minted, recorded }
+    }
+
+    /// What a record tells of the principal under `view`; made by `project` when it is asked for the first time.
+    pub fn recorded(
+        &self,
+        view: &Arc<View>,
+        project: impl FnOnce(&Principal) -> PrincipalFacts,
+    ) -> Arc<PrincipalFacts> {
+        let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*recorded {
+            Some(known) if std::ptr::eq(known.view.as_ptr(), Arc::as_ptr(view)) => Arc::clone(&known.facts),
+            _ => {
+                let facts = Arc::new(project(&self.principal));
+                *recorded = Some(Recorded { view: Arc::downgrade(view), facts: Arc::clone(&facts) });
+                facts
+            }
+        }
     }
 
     /// A remembered Txn-Token for `key`, younger than `reuse` and with at least half a second to live.
@@ -216,7 +243,7 @@ mod tests {
         Minted {
             key,
             header: http::HeaderValue::from_static("t"),
-            txn: uuid::Uuid::nil(),
+            txn: "t".into(),
             tth: "h".into(),
             minted_at: UnixMs(at),
             expires_at: 1_000,

@@ -1,5 +1,6 @@
 //! What one audit line says. Field names are stable and documented in `docs/audit.md`; times are Unix milliseconds.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -24,7 +25,7 @@ pub struct Record {
     pub decision: Decision,
     /// Code of `trust::reason`; absent when the upstream answered.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub reason: Option<String>,
+    pub reason: Option<Cow<'static, str>>,
     /// For operators: what exactly failed.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub detail: Option<String>,
@@ -40,15 +41,15 @@ pub struct Record {
     pub epoch: u64,
     pub request: RequestFacts,
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub principal: Option<PrincipalFacts>,
+    pub principal: Option<Arc<PrincipalFacts>>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub token: Option<TokenFacts>,
     /// `txn` of the Txn-Token that went upstream.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub txn: Option<String>,
+    pub txn: Option<Arc<str>>,
     /// base64url SHA-256 of the Txn-Token (`tth`, WIRE §2).
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub tth: Option<String>,
+    pub tth: Option<Arc<str>>,
     /// SPIFFE ID of this edge.
     pub own: Arc<str>,
     /// Status sent; 499 when the client went away first.
@@ -62,7 +63,7 @@ pub struct Record {
     pub total_us: u64,
     /// How the answer ended: `complete`, `client_gone`, `upstream_failed`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub ended: Option<String>,
+    pub ended: Option<Cow<'static, str>>,
     /// Trace id of `traceparent`, when the request carried a valid one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub trace_id: Option<String>,
@@ -97,23 +98,23 @@ impl Decision {
 /// The request, as judged.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RequestFacts {
-    pub method: String,
+    pub method: Cow<'static, str>,
     pub host: String,
     /// Normalised path: the bytes decided on and forwarded; the raw path when it was refused.
     pub path: String,
     /// Who calls, as the rules see it: `edge`; `client` when no decision was reached.
-    pub peer: String,
+    pub peer: Cow<'static, str>,
     pub client_ip: String,
-    pub protocol: String,
+    pub protocol: Cow<'static, str>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub tls: Option<String>,
+    pub tls: Option<Cow<'static, str>>,
     pub connection: u64,
 }
 
 /// The principal, projected to what rules can ask for, so that a decision can be replayed.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct PrincipalFacts {
-    pub kind: String,
+    pub kind: Cow<'static, str>,
     pub subject: Arc<str>,
     pub issuer: Arc<str>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -121,7 +122,7 @@ pub struct PrincipalFacts {
     /// Groups that some loaded rule mentions.
     pub groups: Vec<Arc<str>>,
     /// `complete` or `unknown` (the issuer left some out).
-    pub groups_state: String,
+    pub groups_state: Cow<'static, str>,
     pub roles: Vec<Arc<str>>,
     pub scopes: Vec<Arc<str>>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -140,7 +141,7 @@ pub struct TokenFacts {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub kid: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub facts: Option<Facts>,
+    pub facts: Option<Arc<Facts>>,
     /// Version and age (seconds) of the issuer's key set at the decision.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub keys_version: Option<u64>,

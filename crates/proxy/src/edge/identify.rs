@@ -40,7 +40,7 @@ impl Edge {
         if let Some(entry) = self.tokens.get(&key) {
             match still_good(view, &entry, now) {
                 Good::Yes(issuer) => {
-                    recording.identified(&entry, &view.groups, issuer, true, now);
+                    recording.identified(&entry, view, issuer, true, now);
                     self.shared.metrics.token_cache_hits.inc();
                     return Ok((Arc::clone(view), Some(entry)));
                 }
@@ -203,13 +203,13 @@ fn progress(reason: Reason) -> u8 {
 fn remember(
     verified: VerifiedToken,
     issuer: &Issuer,
-    view: &View,
+    view: &Arc<View>,
     recording: &mut Recording,
     now: UnixMs,
 ) -> Arc<Entry> {
     let facts = verified.facts().clone();
     let entry = Entry::new(verified.into_principal(), facts, Arc::clone(&issuer.profile), issuer.keys.version);
-    recording.identified(&entry, &view.groups, issuer, false, now);
+    recording.identified(&entry, view, issuer, false, now);
     Arc::new(entry)
 }
 

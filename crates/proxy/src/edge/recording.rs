@@ -1,13 +1,14 @@
 //! One request's audit record, filled as the request goes and written exactly once: when the answer's last byte went out,
 //! or when the task was dropped before.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use feed::Issuer;
-use http::{HeaderMap, Version};
+use http::{HeaderMap, Method, Version};
 use net::{BodyEnd, Connection, End, Request, Response};
 use trust::path::NormalPath;
 use trust::policy::{Decision as PolicyDecision, Explanation, Verdict};
@@ -32,7 +33,8 @@ pub(super) struct Recording {
     served: Option<Arc<Served>>,
     reason: Option<Reason>,
     started: Instant,
-    bytes_in: Arc<AtomicU64>,
+    /// Counted by the request's body, if there is one.
+    bytes_in: Option<Arc<AtomicU64>>,
     _in_flight: InFlight,
 }
 
@@ -51,13 +53,13 @@ impl Recording {
             own: Arc::clone(shared.minter.spiffe_id()),
             trace_id: trace_id(request.headers()),
             request: RequestFacts {
-                method: bounded(request.method().as_str()),
+                method: method(request.method()),
                 host: String::new(),
                 path: bounded(request.uri().path()),
                 peer: "client".into(),
                 client_ip: client_ip(connection).to_string(),
                 protocol: protocol(request.version()).into(),
-                tls: connection.tls.as_ref().map(|tls| tls.version.to_owned()),
+                tls: connection.tls.as_ref().map(|tls| tls.version.into()),
                 connection: connection.id,
             },
             ..Record::default()
@@ -68,7 +70,7 @@ impl Recording {
             served: None,
             reason: None,
             started: Instant::now(),
-            bytes_in: Arc::new(AtomicU64::new(0)),
+            bytes_in: None,
             _in_flight: shared.metrics.enter(),
             shared: Arc::clone(shared),
         }
@@ -112,21 +114,14 @@ impl Recording {
         self.note(|record| note_keys(record.token.get_or_insert_default(), issuer, now));
     }
 
-    pub(super) fn identified(
-        &mut self,
-        entry: &Entry,
-        groups: &BTreeSet<Arc<str>>,
-        issuer: &Issuer,
-        cached: bool,
-        now: UnixMs,
-    ) {
+    pub(super) fn identified(&mut self, entry: &Entry, view: &Arc<View>, issuer: &Issuer, cached: bool, now: UnixMs) {
         self.note(|record| {
             let token = record.token.get_or_insert_default();
             token.kid.clone_from(&entry.facts.kid);
-            token.facts = Some(entry.facts.clone());
+            token.facts = Some(Arc::clone(&entry.facts));
             token.cached = cached;
             note_keys(token, issuer, now);
-            record.principal = Some(principal_facts(&entry.principal, groups));
+            record.principal = Some(entry.recorded(view, |principal| principal_facts(principal, &view.groups)));
         });
     }
 
@@ -135,9 +130,9 @@ impl Recording {
         self.note(|record| {
             let token = record.token.get_or_insert_default();
             token.kid.clone_from(&entry.facts.kid);
-            token.facts = Some(entry.facts.clone());
+            token.facts = Some(Arc::clone(&entry.facts));
             token.cached = true;
-            record.principal = Some(principal_facts(&entry.principal, &BTreeSet::new()));
+            record.principal = Some(Arc::new(principal_facts(&entry.principal, &BTreeSet::new())));
         });
     }
 
@@ -161,14 +156,14 @@ impl Recording {
 
     pub(super) fn stamped(&mut self, minted: &Minted) {
         self.note(|record| {
-            record.txn = Some(minted.txn.to_string());
-            record.tth = Some(minted.tth.as_ref().to_owned());
+            record.txn = Some(Arc::clone(&minted.txn));
+            record.tth = Some(Arc::clone(&minted.tth));
         });
     }
 
     /// For the request body: counts what came in, also when the upstream answered early.
-    pub(super) fn request_end(&self) -> impl FnOnce(BodyEnd) + Send + 'static {
-        let bytes_in = Arc::clone(&self.bytes_in);
+    pub(super) fn request_end(&mut self) -> impl FnOnce(BodyEnd) + Send + 'static {
+        let bytes_in = Arc::clone(self.bytes_in.get_or_insert_default());
         move |end| bytes_in.store(end.bytes, Ordering::Relaxed)
     }
 
@@ -190,7 +185,7 @@ impl Recording {
         let us = elapsed_us(self.started);
         self.note(|record| {
             record.status = status;
-            record.reason = Some(reason.code().to_owned());
+            record.reason = Some(reason.code().into());
             record.detail = (!detail.is_empty()).then(|| bounded(&detail));
             if record.decision == Decision::Permit {
                 record.decision = Decision::Error;
@@ -210,7 +205,7 @@ impl Recording {
         };
         self.note(|record| {
             record.bytes_out = end.bytes;
-            record.ended = Some(ended.to_owned());
+            record.ended = Some(ended.into());
         });
         self.write();
     }
@@ -221,13 +216,13 @@ impl Recording {
         };
         let elapsed = self.started.elapsed();
         record.total_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
-        record.bytes_in = self.bytes_in.load(Ordering::Relaxed);
+        record.bytes_in = self.bytes_in.as_ref().map_or(0, |bytes| bytes.load(Ordering::Relaxed));
         let stats = self.served.as_ref().map(|served| &served.stats);
         if let Some(stats) = stats.or_else(|| self.view.as_ref().map(|view| &view.no_service)) {
             stats.ended(self.reason, elapsed.as_secs_f64());
         }
         if let Some(audit) = &self.shared.audit {
-            audit.push(*record);
+            audit.push(record);
         }
     }
 }
@@ -244,8 +239,8 @@ impl Drop for Recording {
         self.reason = Some(reason);
         self.note(|record| {
             record.status = status;
-            record.reason = Some(reason.code().to_owned());
-            record.ended = Some(ended.to_owned());
+            record.reason = Some(reason.code().into());
+            record.ended = Some(ended.into());
             if reason == Reason::Internal {
                 record.decision = Decision::Error;
             }
@@ -267,17 +262,31 @@ fn principal_facts(principal: &Principal, groups: &BTreeSet<Arc<str>>) -> Princi
         Kind::Agent => "agent",
     };
     PrincipalFacts {
-        kind: kind.to_owned(),
+        kind: kind.into(),
         subject: Arc::clone(&principal.subject),
         issuer: Arc::clone(&principal.issuer),
         client: principal.client.clone(),
         groups: principal.groups.names().filter(|name| groups.contains(*name)).cloned().collect(),
-        groups_state: if principal.groups.is_complete() { "complete" } else { "unknown" }.to_owned(),
+        groups_state: if principal.groups.is_complete() { "complete" } else { "unknown" }.into(),
         roles: principal.roles.names().take(64).cloned().collect(),
         scopes: principal.scopes.names().take(64).cloned().collect(),
         agent: principal.agent.as_ref().map(|agent| Arc::clone(&agent.name)),
         acr: principal.assurance.acr.clone(),
         auth_time: principal.assurance.auth_time,
+    }
+}
+
+/// The methods of RFC 9110 and PATCH cost no allocation.
+fn method(method: &Method) -> Cow<'static, str> {
+    match *method {
+        Method::GET => "GET".into(),
+        Method::POST => "POST".into(),
+        Method::PUT => "PUT".into(),
+        Method::PATCH => "PATCH".into(),
+        Method::DELETE => "DELETE".into(),
+        Method::HEAD => "HEAD".into(),
+        Method::OPTIONS => "OPTIONS".into(),
+        ref other => bounded(other.as_str()).into(),
     }
 }
 

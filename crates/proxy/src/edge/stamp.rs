@@ -33,12 +33,12 @@ impl Edge {
         now: UnixMs,
         recording: &mut Recording,
     ) -> Result<HeaderValue, Stop> {
-        let signing = self.shared.minter.signing_key(now.seconds());
+        let (signing, kid) = self.shared.minter.signing(now.seconds());
         let key = MintKey {
             route: Arc::clone(permit.route()),
             scope: Arc::clone(permit.scope()),
             client_net: client_net(ip),
-            kid: signing.kid().into(),
+            kid,
             epoch: view.snapshot.epoch,
         };
         let reuse = if permit.per_request() { Duration::ZERO } else { served.service.txn_reuse };
@@ -91,7 +91,7 @@ impl Edge {
         let tth = base64url(digest(&SHA256, token.as_bytes()).as_ref()).into();
         let mut header = HeaderValue::from_str(&token).map_err(|error| failed(error.to_string()))?;
         header.set_sensitive(true);
-        Ok(Minted { key, header, txn, tth, minted_at: now, expires_at })
+        Ok(Minted { key, header, txn: txn.to_string().into(), tth, minted_at: now, expires_at })
     }
 }
 
