@@ -208,3 +208,15 @@ fn the_command_line_page_names_every_command_and_option() {
         open.extend(command.get_subcommands().cloned());
     }
 }
+
+#[test]
+fn the_operations_page_names_every_reason_with_its_status() {
+    let page = std::fs::read_to_string(root().join("docs/operations.md")).unwrap();
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| `")).collect();
+    for reason in trust::reason::Reason::ALL {
+        let (code, status) = (format!("`{}`", reason.code()), format!("| {} |", reason.public().status));
+        let named =
+            rows.iter().any(|row| row.split(" | ").next().is_some_and(|c| c.contains(&code)) && row.contains(&status));
+        assert!(named, "{code} {status}");
+    }
+}

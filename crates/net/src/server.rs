@@ -64,11 +64,11 @@ pub struct Server {
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}")]
     Listen { address: SocketAddr, source: std::io::Error },
     #[error("certificate or key: {0}")]
     Tls(String),
-    #[error("cannot start a worker: {0}")]
+    #[error("cannot start a worker")]
     Worker(#[source] std::io::Error),
 }
 

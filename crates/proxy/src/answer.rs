@@ -105,9 +105,16 @@ fn page(refusal: &Refusal<'_>) -> String {
          @media(prefers-color-scheme:dark){{body{{color:#e6e9ef;background:#14181f}}code{{background:#242b36}}}}</style></head>\
          <body><h1>{title}</h1><p>{detail}</p><p>Decision id: <code>{id}</code></p></body></html>\n",
         title = public.title,
-        detail = public.detail,
+        detail = html(public.detail),
         id = refusal.decision_id,
     )
+}
+
+/// A public text as HTML: marks written out, what stands in backticks set as code.
+fn html(text: &str) -> String {
+    let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    let parts = text.split('`').enumerate();
+    parts.map(|(at, part)| if at % 2 == 1 { format!("<code>{part}</code>") } else { part.to_owned() }).collect()
 }
 
 #[cfg(test)]
@@ -137,6 +144,19 @@ mod tests {
                 .map(|reason| problem(&of(reason)))
                 .into();
         assert_eq!(texts.len(), 1);
+    }
+
+    #[test]
+    fn a_page_shows_every_word_of_its_text() {
+        assert_eq!(
+            html("send `Authorization: Bearer <token>`."),
+            "send <code>Authorization: Bearer &lt;token&gt;</code>."
+        );
+        for reason in Reason::ALL {
+            let page = page(&Refusal { navigation: true, ..of(reason) });
+            assert_eq!(page.matches("<code>").count(), page.matches("</code>").count(), "{reason:?}");
+            assert!(!page.contains('`') && !page.contains("<token>"), "{reason:?}");
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub struct Orders {
 impl Orders {
     fn answer(&self, request: &Request) -> Response {
         if request.uri().path() == "/" {
-            return typed(StatusCode::OK, "text/html; charset=utf-8", WELCOME.to_owned());
+            return typed(StatusCode::OK, "text/html; charset=utf-8", welcome(request));
         }
         let identity = match request.headers().get("txn-token") {
             Some(token) => self.identity(token),
@@ -48,6 +48,13 @@ impl Orders {
             Err(refused) => json!({ "refused": refused.to_string() }),
         }
     }
+}
+
+/// The page names the address it was opened by, where that is plain text.
+fn welcome(request: &Request) -> String {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let plain = |host: &&str| host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-:[]".contains(&b));
+    WELCOME.replace("EDGE_HOST", host.filter(plain).unwrap_or("localhost:8080"))
 }
 
 fn typed(status: StatusCode, content_type: &'static str, body: String) -> Response {

@@ -14,7 +14,7 @@ use super::writer::rotated_files;
 const LINE_BYTES_MAX: usize = 1024 * 1024;
 
 #[derive(Debug, thiserror::Error)]
-#[error("cannot read `{}`: {source}", path.display())]
+#[error("cannot read `{}`", path.display())]
 pub struct ReadError {
     pub path: PathBuf,
     pub source: std::io::Error,

@@ -61,7 +61,7 @@ pub struct Record {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub first_byte_us: Option<u64>,
     pub total_us: u64,
-    /// How the answer ended: `complete`, `client_gone`, `upstream_failed`.
+    /// How the answer ended: `complete`, `client_gone`, `upstream_failed`, `panic`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub ended: Option<Cow<'static, str>>,
     /// Trace id of `traceparent`, when the request carried a valid one.

@@ -54,7 +54,7 @@ pub enum Health {
 
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("cannot open the audit log `{}`: {source}", path.display())]
+    #[error("cannot open the audit log `{}`", path.display())]
     Open { path: PathBuf, source: std::io::Error },
     #[error("another process writes the audit log `{}`: stop it, or name another file", path.display())]
     InUse { path: PathBuf },
