@@ -9,9 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-/// After a client shut down its sending side, an answer that has not begun is worth waiting for this long: longer, and it is
-/// taken for a client that closed, so that the abort reaches the upstream. An answer that has begun may pause for
-/// `body_stall`.
+/// After a client shut down its sending side, its answer, or the next part of it, is worth waiting for this long: longer, and
+/// it is taken for a client that closed, so that the abort reaches the upstream.
 pub(crate) const HALF_CLOSE_MS: u64 = 2_000;
 /// How long a closed connection may keep sending before it is cut, so that our last answer is not lost to a reset.
 pub(crate) const LINGER_MS: u64 = 2_000;
@@ -100,8 +99,6 @@ pub(crate) struct Live {
     write_blocked_since: AtomicU64,
     /// When the client's end of stream was seen while an answer was due, or our last write after it; 0 = not.
     half_closed_since: AtomicU64,
-    /// We wrote after the client's end of stream.
-    wrote_half_closed: AtomicBool,
     /// When we began to close in good order; 0 = not.
     farewell_since: AtomicU64,
     cut: AtomicU8,
@@ -127,7 +124,6 @@ impl Live {
             idle_since: AtomicU64::new(now),
             write_blocked_since: AtomicU64::new(0),
             half_closed_since: AtomicU64::new(0),
-            wrote_half_closed: AtomicBool::new(false),
             farewell_since: AtomicU64::new(0),
             cut: AtomicU8::new(0),
             body_broken: AtomicBool::new(false),
@@ -181,19 +177,12 @@ impl Live {
         }
         if self.half_closed_since.load(Relaxed) != 0 {
             self.half_closed_since.store(self.clock.now(), Relaxed);
-            self.wrote_half_closed.store(true, Relaxed);
         }
     }
     pub(crate) fn half_closed(&self) {
         if self.half_closed_since.load(Relaxed) == 0 {
             self.half_closed_since.store(self.clock.now(), Relaxed);
         }
-    }
-    /// We wrote lately to a client that had ended its stream. If it was gone altogether, its system answered with a reset,
-    /// which nobody sees who only waits to write more: the connection has to look (see [`Live::wake`]).
-    pub(crate) fn may_be_reset(&self) -> bool {
-        self.wrote_half_closed.load(Relaxed)
-            && self.clock.now().saturating_sub(self.half_closed_since.load(Relaxed)) <= HALF_CLOSE_MS
     }
 
     /// An orderly close has begun: once nothing is in flight, the client has a moment to close too.
@@ -270,10 +259,6 @@ impl Live {
         *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
     }
 
-    fn half_close_limit(&self, timeouts: &Timeouts) -> Duration {
-        if self.wrote_half_closed.load(Relaxed) { timeouts.body_stall } else { Duration::from_millis(HALF_CLOSE_MS) }
-    }
-
     /// What is overdue on this connection, if anything.
     pub(crate) fn overdue(&self, timeouts: &Timeouts) -> Cut {
         let now = self.clock.now();
@@ -283,7 +268,8 @@ impl Live {
             return Cut::Now;
         }
         let half_closed = self.half_closed_since.load(Relaxed);
-        if half_closed != 0 && blocked == 0 && since(half_closed) > self.half_close_limit(timeouts) {
+        // A client that is slow to take its answer is there.
+        if half_closed != 0 && blocked == 0 && now.saturating_sub(half_closed) > HALF_CLOSE_MS {
             return Cut::Now;
         }
         let waiting_since = self.waiting_since.load(Relaxed);

@@ -261,15 +261,6 @@ impl Socket {
         }
     }
 
-    /// The reset that a client's system sent after its end of stream. A read would go on telling the end of the stream.
-    fn take_error(&self) -> Option<io::Error> {
-        let stream = match &self.stream {
-            Stream::Plain(stream) => stream,
-            Stream::Tls(stream) => stream.get_ref().0,
-        };
-        stream.take_error().unwrap_or_else(Some)
-    }
-
     fn is_input_left(&self) -> bool {
         !matches!(self.input, Input::Open | Input::Ended) || self.position() != Position::Between
     }
@@ -305,10 +296,7 @@ impl hyper::rt::Read for Socket {
                     // A client may shut down its side and wait for the answer (RFC 9112 §9.6 knows half-closed
                     // connections); the library would give the request up.
                     socket.live.half_closed();
-                    return match socket.take_error() {
-                        Some(error) => Poll::Ready(Err(error)),
-                        None => Poll::Pending,
-                    };
+                    return Poll::Pending;
                 }
                 Poll::Ready(Ok(0)) => {
                     socket.input = Input::Ended;

@@ -239,7 +239,6 @@ impl<S: Service> Worker<S> {
             }
             let close_idle = draining_since.is_some_and(|since| since.elapsed() >= DRAIN_IDLE);
             self.each(|live| match live.overdue(timeouts) {
-                Cut::None if live.may_be_reset() => live.wake(),
                 Cut::None if close_idle && live.is_idle() => live.set_cut(Cut::Idle),
                 Cut::None => {}
                 cut => live.set_cut(cut),

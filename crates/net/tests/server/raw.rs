@@ -80,11 +80,11 @@ impl Service for App {
             "/late" => {
                 seen.go.notified().await;
                 let (mut sender, body) = Body::stream(1);
+                // Ready with the head, so that both are one write and nothing follows it.
+                sender.send("late").await.unwrap();
                 let seen = Arc::clone(seen);
                 tokio::spawn(async move {
-                    if sender.send("late").await.is_ok() {
-                        sender.closed().await;
-                    }
+                    sender.closed().await;
                     seen.given_up.fetch_add(1, SeqCst);
                 });
                 Response::new(body)

@@ -132,7 +132,7 @@ fn a4_clients_that_close_at_once_leave_nothing_behind() {
     server.seen.wait_for("the requests", |seen| seen.requests.lock().unwrap().len() == 20);
     // By the time a silent newcomer is closed, the ends of the twenty streams were seen.
     server.connect().read_to_end();
-    // One part of each answer, then silence: nothing but the reset that came back tells that nobody is there.
+    // One part of each answer, then silence.
     server.seen.go.notify_waiters();
     server.seen.wait_for("the aborts", |seen| seen.given_up.load(SeqCst) == 20);
     crate::raw::wait_until("the ends", || server.server.as_ref().unwrap().open_connections() == 0);
@@ -140,7 +140,7 @@ fn a4_clients_that_close_at_once_leave_nothing_behind() {
 
 #[test]
 fn a4_a_half_closed_client_and_a_silent_answer_end() {
-    let server = start_with(|settings| settings.timeouts = short());
+    let server = start();
     let mut raw = server.connect();
     raw.get("/late");
     raw.shut_down_sending();
@@ -152,16 +152,14 @@ fn a4_a_half_closed_client_and_a_silent_answer_end() {
 }
 
 #[test]
-fn a_half_closed_client_waits_out_a_pause_in_its_answer() {
+fn a_half_closed_client_may_be_slow_to_take_its_answer() {
     let server = start_with(|settings| settings.timeouts.header = Duration::from_secs(3));
     let mut raw = server.connect();
-    raw.get("/events");
+    raw.get("/big");
     raw.shut_down_sending();
-    raw.read_until("data: 0\n\n");
-    // A silent newcomer is closed after three seconds: longer than an answer that has not begun would be waited for.
+    // A silent newcomer is closed after three seconds: longer than a silent answer would be waited for.
     server.connect().read_to_end();
-    server.seen.go.notify_one();
-    raw.read_until("data: 1\n\n");
+    assert!(raw.read_to_end().len() > 64 << 20);
 }
 
 #[test]
