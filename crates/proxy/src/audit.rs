@@ -4,6 +4,7 @@
 //! refused, the others counted and alarmed, and the log itself says how many records are missing.
 
 pub mod chain;
+mod files;
 pub mod read;
 pub mod record;
 mod writer;

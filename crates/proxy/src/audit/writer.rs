@@ -2,10 +2,10 @@
 //!
 //! The threads that serve requests only push; they never wait for the disk and never serialise.
 
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::chain::{self, Kind};
+use super::files::{locked_by_another, open_append, read_tail, rotated_files, rotated_name};
 use super::record::Record;
 use crate::clock::UnixMs;
 
@@ -21,7 +22,6 @@ use crate::clock::UnixMs;
 const QUEUE_MAX: usize = 65_536;
 /// How long a batch may gather before it is written.
 const BATCH_WAIT: Duration = Duration::from_millis(10);
-const TAIL_BYTES_MAX: u64 = 1024 * 1024;
 
 /// When written lines are forced to the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -454,64 +454,13 @@ fn write_line<T: Serialize>(buffer: &mut Vec<u8>, link: &Link<'_>, body: &T) -> 
     Ok(())
 }
 
-fn open_append(path: &Path) -> std::io::Result<File> {
-    OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)
-}
-
-/// Two writers would break each other's chain. A file system without locks is no reason to stand still.
-fn locked_by_another(file: &File) -> bool {
-    matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock))
-}
-
-fn rotated_name(file: &Path, now: UnixMs) -> PathBuf {
-    let mut name = file.as_os_str().to_owned();
-    name.push(format!(".{:013}", now.0));
-    PathBuf::from(name)
-}
-
-/// The rotated files of a log, oldest first.
-pub(super) fn rotated_files(file: &Path) -> Vec<PathBuf> {
-    let (Some(folder), Some(name)) = (file.parent(), file.file_name().and_then(|n| n.to_str())) else {
-        return Vec::new();
-    };
-    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    let is_rotated = |candidate: &str| {
-        candidate
-            .strip_prefix(name)
-            .and_then(|rest| rest.strip_prefix('.'))
-            .is_some_and(|stamp| stamp.len() == 13 && stamp.bytes().all(|b| b.is_ascii_digit()))
-    };
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut files: Vec<PathBuf> =
-        entries.filter(|entry| entry.file_name().to_str().is_some_and(is_rotated)).map(|entry| entry.path()).collect();
-    files.sort();
-    files
-}
-
-/// The end of an existing log: the hash to go on from, and what a killed process left of its last line.
-struct Tail {
-    last_hash: Option<String>,
-    cut_bytes: u64,
-}
-
-fn read_tail(file: &mut File) -> std::io::Result<Tail> {
-    let size = file.metadata()?.len();
-    let from = size.saturating_sub(TAIL_BYTES_MAX);
-    file.seek(SeekFrom::Start(from))?;
-    let mut bytes = Vec::new();
-    file.take(TAIL_BYTES_MAX).read_to_end(&mut bytes)?;
-    let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
-    let cut_bytes = (bytes.len() - whole) as u64;
-    let lines = bytes.get(..whole).unwrap_or_default();
-    let last = lines.split(|b| *b == b'\n').rfind(|line| !line.is_empty());
-    Ok(Tail { last_hash: last.and_then(|line| chain::open(line).ok()).map(|sealed| sealed.hash), cut_bytes })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::audit::chain::Fault;
     use crate::audit::read;
+    use std::fs::OpenOptions;
+    use std::path::Path;
 
     fn settings(folder: &Path) -> AuditSettings {
         AuditSettings { file: folder.join("audit.ndjson"), fsync: Fsync::Never, rotate_bytes: 0, keep: 0 }
