@@ -4,9 +4,13 @@
 //! refused, the others counted and alarmed, and the log itself says how many records are missing.
 
 pub mod chain;
-mod files;
+mod disk;
+mod log;
 pub mod read;
 pub mod record;
+mod tail;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub use record::Record;

@@ -112,7 +112,7 @@ pub struct Report {
     pub processes: u64,
     /// Records that the log itself says are missing.
     pub gaps: u64,
-    /// Lines cut off by a crash: the last of a file, or one followed by a new process's start.
+    /// Lines cut off by a crash or a failed write: the last of a file, or followed by a line that tells their length.
     pub truncated_at: Vec<u64>,
     pub finding: Option<Finding>,
 }
@@ -122,7 +122,7 @@ pub struct Report {
 pub struct Checker {
     report: Report,
     last: Option<Sealed>,
-    /// A line without its seal: a crash's cut, if what follows says so.
+    /// Lines without their seal: a cut, if what follows says so.
     cut: Option<Cut>,
     file: PathBuf,
     line: u64,
@@ -130,9 +130,12 @@ pub struct Checker {
 
 #[derive(Debug)]
 struct Cut {
-    line: u64,
-    bytes: u64,
+    file: PathBuf,
+    /// Line numbers; the first is where a finding points to, with its text.
+    lines: Vec<u64>,
     text: Vec<u8>,
+    /// Of all of them, with the newlines between.
+    bytes: u64,
 }
 
 impl Checker {
@@ -150,19 +153,27 @@ impl Checker {
         }
         self.report.lines += 1;
         match self.judge(line) {
-            Ok(sealed) if self.cut.as_ref().is_some_and(|cut| cut.bytes != cut_bytes_of(line, &sealed)) => {
+            Ok(sealed) if self.cut.as_ref().is_some_and(|cut| cut_bytes_of(line, &sealed) != Some(cut.bytes)) => {
                 self.find_cut()
             }
             Ok(sealed) => {
                 self.count(line, &sealed);
                 self.last = Some(sealed);
             }
-            Err(Fault::Incomplete) if self.cut.is_none() => {
-                self.cut = Some(Cut { line: self.line, bytes: line.len() as u64, text: line.to_vec() });
-            }
+            Err(Fault::Incomplete) => self.cut(line),
             Err(_) if self.cut.is_some() => self.find_cut(),
-            Err(fault) => self.find(self.line, fault, line),
+            Err(fault) => self.find(fault, line),
         }
+    }
+
+    fn cut(&mut self, line: &[u8]) {
+        if let Some(cut) = &mut self.cut {
+            cut.lines.push(self.line);
+            cut.bytes += 1 + line.len() as u64;
+            return;
+        }
+        let (file, text) = (self.file.clone(), line.to_vec());
+        self.cut = Some(Cut { file, lines: vec![self.line], text, bytes: line.len() as u64 });
     }
 
     fn judge(&self, line: &[u8]) -> Result<Sealed, Fault> {
@@ -181,24 +192,28 @@ impl Checker {
     }
 
     fn count(&mut self, line: &[u8], sealed: &Sealed) {
+        self.take_cut();
         match sealed.link.kind {
-            Kind::Start => {
-                self.report.processes += 1;
-                self.report.truncated_at.extend(self.cut.take().map(|cut| cut.line));
-            }
+            Kind::Start => self.report.processes += 1,
             Kind::Decision => self.report.decisions += 1,
             Kind::Gap => self.report.gaps += missing_of(line),
             Kind::Continue => {}
         }
     }
 
-    fn find(&mut self, line: u64, fault: Fault, text: &[u8]) {
-        self.report.finding = Some(Finding { file: self.file.clone(), line, fault, record: name_of(text) });
+    fn take_cut(&mut self) {
+        self.report.truncated_at.extend(self.cut.take().into_iter().flat_map(|cut| cut.lines));
+    }
+
+    fn find(&mut self, fault: Fault, text: &[u8]) {
+        self.report.finding = Some(Finding { file: self.file.clone(), line: self.line, fault, record: name_of(text) });
     }
 
     fn find_cut(&mut self) {
         if let Some(cut) = self.cut.take() {
-            self.find(cut.line, Fault::Changed, &cut.text);
+            let line = cut.lines.first().copied().unwrap_or_default();
+            let record = name_of(&cut.text);
+            self.report.finding = Some(Finding { file: cut.file, line, fault: Fault::Changed, record });
         }
     }
 
@@ -207,20 +222,19 @@ impl Checker {
         if ends_with_newline && self.report.finding.is_none() {
             self.find_cut();
         }
-        self.report.truncated_at.extend(self.cut.take().map(|cut| cut.line));
+        self.take_cut();
         self.report
     }
 }
 
-/// How many bytes of a cut line the next start found before it; nothing else may follow a cut line.
-fn cut_bytes_of(line: &[u8], sealed: &Sealed) -> u64 {
+/// How many bytes of unfinished lines this line says are before it; nothing else may follow such lines.
+fn cut_bytes_of(line: &[u8], sealed: &Sealed) -> Option<u64> {
     #[derive(Deserialize)]
-    struct Start {
+    struct Said {
         cut_bytes: u64,
     }
-    let start = sealed.link.kind == Kind::Start;
-    let found = serde_json::from_slice::<Start>(line).ok().filter(|_| start);
-    found.map_or(0, |start| start.cut_bytes)
+    let may_say = sealed.link.kind != Kind::Decision;
+    serde_json::from_slice::<Said>(line).ok().filter(|_| may_say).map(|said| said.cut_bytes)
 }
 
 fn missing_of(line: &[u8]) -> u64 {

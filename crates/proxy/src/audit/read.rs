@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::chain::{Checker, Kind, Report};
-use super::files::rotated_files;
 use super::record::Record;
+use super::tail::rotated_files;
 
 /// Longest line that is read; a longer one cannot be ours.
 const LINE_BYTES_MAX: usize = 1024 * 1024;

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use trust::policy::Explanation;
+use trust::policy::{ClauseTrace, Explanation, RuleTrace};
 use trust::token::Facts;
 
 /// Longest text taken from a request into a record; what is longer ends in `…`.
@@ -70,6 +70,44 @@ pub struct Record {
     /// For refusals: the nearest rules, clause by clause.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub explanation: Option<Explanation>,
+}
+
+impl Record {
+    /// Roughly how many bytes of memory it holds while it waits; what others may share is counted, too.
+    pub(super) fn memory(&self) -> usize {
+        let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        let request = &self.request;
+        size_of::<Record>()
+            + self.id.len()
+            + [&self.detail, &self.trace_id].into_iter().map(text).sum::<usize>()
+            + [&self.txn, &self.tth].into_iter().flatten().map(|text| text.len()).sum::<usize>()
+            + [&request.host, &request.path, &request.client_ip].into_iter().map(String::len).sum::<usize>()
+            + request.method.len()
+            + self.principal.as_deref().map_or(0, memory_of_principal)
+            + self.token.as_ref().and_then(|token| token.facts.as_deref()).map_or(0, memory_of_facts)
+            + self.explanation.as_ref().map_or(0, memory_of_explanation)
+    }
+}
+
+fn memory_of_principal(who: &PrincipalFacts) -> usize {
+    let texts = who.groups.iter().chain(&who.roles).chain(&who.scopes);
+    let lists = texts.map(|text| size_of::<Arc<str>>() + text.len()).sum::<usize>();
+    size_of::<PrincipalFacts>() + who.subject.len() + lists
+}
+
+fn memory_of_facts(facts: &Facts) -> usize {
+    facts.audience.iter().map(|audience| size_of::<String>() + audience.len()).sum()
+}
+
+fn memory_of_explanation(explanation: &Explanation) -> usize {
+    let clause = |clause: &ClauseTrace| {
+        size_of::<ClauseTrace>()
+            + clause.clause.len()
+            + clause.asks.len()
+            + clause.change.as_ref().map_or(0, String::len)
+    };
+    let clauses = explanation.rules.iter().flat_map(|rule| &rule.clauses).map(clause);
+    explanation.rules.len() * size_of::<RuleTrace>() + clauses.sum::<usize>()
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
