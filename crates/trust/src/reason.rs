@@ -45,8 +45,6 @@ pub enum Reason {
     /// A defect of ours ended the request; its connection was closed.
     Internal,
     AuditUnavailable,
-    Draining,
-    Overloaded,
     // The upstream.
     UpstreamConnect,
     UpstreamTimeout,
@@ -86,7 +84,7 @@ const fn plain(status: u16, title: &'static str, detail: &'static str) -> Public
 
 impl Reason {
     /// Every reason, for metrics label sets and for the documentation.
-    pub const ALL: [Reason; 42] = {
+    pub const ALL: [Reason; 40] = {
         use Reason::*;
         [
             RequestMalformed,
@@ -125,8 +123,6 @@ impl Reason {
             MintFailed,
             Internal,
             AuditUnavailable,
-            Draining,
-            Overloaded,
             UpstreamConnect,
             UpstreamTimeout,
             UpstreamProtocol,
@@ -173,8 +169,6 @@ impl Reason {
             Reason::MintFailed => "mint_failed",
             Reason::Internal => "internal_error",
             Reason::AuditUnavailable => "audit_unavailable",
-            Reason::Draining => "draining",
-            Reason::Overloaded => "overloaded",
             Reason::UpstreamConnect => "upstream_connect",
             Reason::UpstreamTimeout => "upstream_timeout",
             Reason::UpstreamProtocol => "upstream_protocol",
@@ -261,7 +255,6 @@ impl Reason {
                 "Temporarily unavailable",
                 "The request cannot be recorded, so it is refused. Try again later.",
             ),
-            Reason::Draining | Reason::Overloaded => plain(503, "Temporarily unavailable", "Try again shortly."),
             Reason::UpstreamConnect | Reason::UpstreamProtocol | Reason::UpstreamIdentity => plain(
                 502,
                 "Upstream failed",

@@ -84,7 +84,7 @@ impl Folder {
         let path = named.map_or_else(operator::dev_folder, Path::to_owned);
         let temporary = named.is_none();
         operator::refuse_second(&path)
-            .context("use it, stop it, or start another with --state DIR --listen 127.0.0.1:0")?;
+            .map_err(|error| anyhow::anyhow!("{error}; a second demo also needs --listen 127.0.0.1:0"))?;
         if temporary && path.exists() {
             operator::make_private(&path)?;
             std::fs::remove_dir_all(&path)
