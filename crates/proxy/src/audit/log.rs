@@ -392,7 +392,7 @@ impl Log {
     }
 }
 
-/// One object of the members of both. Serde's `flatten` would build every record as a map first, at three times the cost.
+/// One object of the members of both. Serde's `flatten` would build every record as a map first.
 fn write_line<T: Serialize>(buffer: &mut Vec<u8>, link: &Link<'_>, body: &T) -> serde_json::Result<()> {
     serde_json::to_writer(&mut *buffer, link)?;
     buffer.pop();
