@@ -68,7 +68,16 @@ fn load(address: SocketAddr, stop: &AtomicBool) -> (usize, usize) {
                     }
                 }
                 // Closed before a byte of an answer on a connection that was idle: a client repeats it (RFC 9112 §9.3.1).
-                Err(error) if is_reused && error.kind() == ErrorKind::UnexpectedEof => break,
+                // A request that was under way when the server closed meets a reset instead of an end.
+                Err(error)
+                    if is_reused
+                        && matches!(
+                            error.kind(),
+                            ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
+                        ) =>
+                {
+                    break;
+                }
                 Err(_) => {
                     failures += 1;
                     break;
@@ -84,7 +93,11 @@ fn exchange(mut stream: &TcpStream) -> std::io::Result<bool> {
     let mut answer = Vec::new();
     while !answer.ends_with(b"hello") {
         let mut buffer = [0; 1024];
-        let count = stream.read(&mut buffer)?;
+        let count = match stream.read(&mut buffer) {
+            Ok(count) => count,
+            Err(error) if answer.is_empty() => return Err(error),
+            Err(_) => return Err(ErrorKind::InvalidData.into()),
+        };
         if count == 0 {
             let within = if answer.is_empty() { ErrorKind::UnexpectedEof } else { ErrorKind::InvalidData };
             return Err(within.into());
