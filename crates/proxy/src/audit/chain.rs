@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{Context, SHA256};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 
 /// `prev` of the very first line of a log: 32 zero bytes in base64url.
@@ -14,7 +15,6 @@ pub const GENESIS: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 const SEAL_PREFIX: &[u8] = b",\"hash\":\"";
 const HASH_CHARS: usize = 43;
 const SEAL_BYTES: usize = SEAL_PREFIX.len() + HASH_CHARS + 2;
-const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
 /// What every line starts with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -259,15 +259,7 @@ fn name_of(line: &[u8]) -> String {
 
 /// base64url without padding; 32 bytes give 43 characters.
 pub fn base64url(bytes: &[u8]) -> String {
-    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let bits = chunk.iter().fold(0u32, |sum, b| (sum << 8) | u32::from(*b)) << (8 * (3 - chunk.len()));
-        for at in 0..=chunk.len() {
-            let index = ((bits >> (18 - 6 * at)) & 63) as usize;
-            out.push(ALPHABET.get(index).copied().map_or('A', char::from));
-        }
-    }
-    out
+    URL_SAFE_NO_PAD.encode(bytes)
 }
 
 #[cfg(test)]
