@@ -11,27 +11,14 @@ use trust::path::{NormalPath, Pattern, Tolerance};
 use trust::policy::{Input, Peer, RuleSource, ServicePolicy, ServiceSource, TestSource, Verdict};
 use trust::principal::{Assurance, Kind, Membership, Principal};
 
-const ALL: [Algorithm; 10] = [
-    Algorithm::Es256,
-    Algorithm::Es384,
-    Algorithm::Es512,
-    Algorithm::Rs256,
-    Algorithm::Rs384,
-    Algorithm::Rs512,
-    Algorithm::Ps256,
-    Algorithm::Ps384,
-    Algorithm::Ps512,
-    Algorithm::EdDsa,
-];
-
 /// A text that was never signed is never verified, and nothing in it makes the reader fail otherwise than by an error.
 pub fn jws(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     drop(trust::token::Peeked::parse(text).map(|peeked| (peeked.iss().len(), peeked.kid().map(str::len))));
     if let Ok(unverified) = Unverified::parse(text, trust::token::BYTES_MAX) {
-        assert!(ALL.iter().any(|known| *known == unverified.algorithm()));
+        assert!(Algorithm::ALL.iter().any(|known| *known == unverified.algorithm()));
         assert!(unverified.danger_unverified_payload().len() <= text.len());
-        assert!(unverified.verify(&KeySet::from_keys(Vec::new()), &ALL).is_err(), "verified without a key");
+        assert!(unverified.verify(&KeySet::from_keys(Vec::new()), &Algorithm::ALL).is_err(), "verified without a key");
     }
 }
 

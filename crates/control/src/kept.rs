@@ -3,11 +3,12 @@
 use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use trust::keys::{DOCUMENT_BYTES_MAX, Machine, Now, Restored};
 
+use crate::board::lock;
 use crate::source::Source;
 
 /// JSON escapes can double a document; nothing we write is larger.
@@ -132,10 +133,6 @@ fn write_all(path: &Path, slot: &Mutex<Slot>) {
             tracing::warn!(file = %path.display(), %error, "keys cannot be kept for a restart");
         }
     }
-}
-
-fn lock(slot: &Mutex<Slot>) -> MutexGuard<'_, Slot> {
-    slot.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A reader sees the old file or the new one, never a part.

@@ -169,7 +169,7 @@ fn signature(token: &str, judge: &Judge<'_>, report: &mut Report) {
             "not checked: the strict reader refuses the token",
         );
     };
-    let allowed = judge.profile.map_or(&ALL[..], Profile::algorithms);
+    let allowed = judge.profile.map_or(&Algorithm::ALL[..], Profile::algorithms);
     match unverified.verify(keys, allowed) {
         Ok(verified) => {
             let key =
@@ -184,19 +184,6 @@ fn signature(token: &str, judge: &Judge<'_>, report: &mut Report) {
         Err(error) => report.add("signature", "signature", Mark::Wrong, error.to_string()),
     }
 }
-
-const ALL: [Algorithm; 10] = [
-    Algorithm::Es256,
-    Algorithm::Es384,
-    Algorithm::Es512,
-    Algorithm::Rs256,
-    Algorithm::Rs384,
-    Algorithm::Rs512,
-    Algorithm::Ps256,
-    Algorithm::Ps384,
-    Algorithm::Ps512,
-    Algorithm::EdDsa,
-];
 
 /// What the edge would say, when there is an issuer to judge by.
 fn verdict(token: &str, judge: &Judge<'_>, report: &mut Report) {
