@@ -153,8 +153,8 @@ impl<S: Service> Worker<S> {
     /// A listener that closes resets what waits in its queue. So the queue is closed to newcomers first (their SYN is
     /// dropped and sent again, to another listener or to none), and emptied, also of handshakes that were under way.
     async fn empty_backlog(self: &Arc<Self>, listener: TcpListener, local: SocketAddr) {
-        if let Err(error) = socket2::SockRef::from(&listener).listen(0) {
-            tracing::debug!(%error, "cannot shorten the accept queue");
+        if let Err(error) = crate::listener::close_to_newcomers(&listener) {
+            tracing::debug!(%error, "cannot close the accept queue");
         }
         let until = tokio::time::Instant::now() + DRAIN_ACCEPT;
         while let Ok(accepted) = tokio::time::timeout_at(until, listener.accept()).await {
