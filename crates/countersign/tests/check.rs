@@ -34,6 +34,25 @@ fn check_shows_five_mistakes_of_one_file_at_once() {
 }
 
 #[test]
+fn check_warns_of_what_lets_in_more_than_it_seems_and_ends_with_0() {
+    let output = run("tests/warned", &["check"]);
+    assert_eq!(text(&output), include_str!("warned/expected.txt"));
+    assert_eq!(output.status.code(), Some(0));
+
+    let output = run("tests/warned", &["check", "--json"]);
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let found: Vec<(&str, u64, u64)> = document["problems"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|p| (p["severity"].as_str().unwrap(), p["line"].as_u64().unwrap(), p["column"].as_u64().unwrap()))
+        .collect();
+    assert_eq!(found, [("warning", 6, 21), ("warning", 7, 17), ("warning", 5, 33), ("warning", 8, 36)]);
+    assert!(document["problems"].as_array().unwrap().iter().all(|p| p["fix"].as_str().is_some_and(|f| !f.is_empty())));
+    assert_eq!((&document["ok"], output.status.code()), (&true.into(), Some(0)));
+}
+
+#[test]
 fn commands_that_need_good_files_show_the_problems_and_end_with_2() {
     for command in [&["test"][..], &["rules"], &["rules", "--cedar"]] {
         let output = run("tests/five_mistakes", command);

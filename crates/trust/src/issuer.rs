@@ -58,6 +58,14 @@ impl Preset {
     }
 }
 
+/// The sets of names that a token may hold of its subject, and rules ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NameSet {
+    Groups,
+    Roles,
+    Scopes,
+}
+
 /// Clock leeway of an issuer that says nothing else, in seconds: hosts 45 s apart still understand each other.
 pub const LEEWAY_DEFAULT_S: i64 = 60;
 /// Largest leeway that may be configured, in seconds.
@@ -215,6 +223,28 @@ impl Profile {
     /// `common` that is any Microsoft customer in the world.
     pub fn is_foreign_tenant(&self, iss: &str) -> bool {
         self.is_multi_tenant() && !self.accepts_iss(iss) && dialect::entra_tenant_of(iss).is_some()
+    }
+
+    /// Can a token of this issuer put its subject into a group (role, scope) of this name? Whether one ever will is the
+    /// issuer's affair.
+    pub fn can_say(&self, set: NameSet, name: &str) -> bool {
+        let (configured, known) = match set {
+            NameSet::Groups => (&self.settings.claims.groups, self.dialect().groups),
+            NameSet::Roles => (&self.settings.claims.roles, self.dialect().roles),
+            NameSet::Scopes => (&self.settings.claims.scopes, self.dialect().scopes),
+        };
+        configured.is_some() || known.can_say(name)
+    }
+
+    /// Does anybody in the world get tokens of this issuer, and do the settings not say whose are taken? Entra's
+    /// `common` has no such state: it is refused without `tenants`.
+    pub fn takes_everybody(&self) -> bool {
+        let settings = &self.settings;
+        match settings.preset {
+            Preset::Google => settings.tenants.is_empty() && settings.clients.is_empty(),
+            Preset::GithubActions => settings.tenants.is_empty(),
+            _ => false,
+        }
     }
 
     /// Why an `iss` that we do not accept looks almost like one that we do; for operators only.

@@ -37,6 +37,7 @@ mod tests_when;
 mod tests_world;
 
 pub use cases::TestOutcome;
+pub use clause::Vouched;
 pub use decide::{Input, Peer};
 pub use explain::{ClauseTrace, Explanation, Held, RuleTrace};
 pub use source::{Place, Problem, RuleSource, ServiceSource, TestSource};

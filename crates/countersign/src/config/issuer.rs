@@ -5,6 +5,7 @@ use super::numbers::interval;
 use super::platform::{AlgorithmWord, IssuerSection, PlatformFile, PresetWord};
 use super::problem::Span;
 use super::settings::Context;
+use super::wide::warn_of_issuer;
 use super::yaml::{Key, Node};
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +33,10 @@ fn profile(key: &Key, section: &IssuerSection, node: &Node, context: &mut Contex
         return None;
     }
     match Profile::new(settings) {
-        Ok(profile) => Some(Arc::new(profile)),
+        Ok(profile) => {
+            warn_of_issuer(key, &profile, node, &mut context.to);
+            Some(Arc::new(profile))
+        }
         Err(errors) => {
             for SettingsError::Field { field, problem, fix } in errors {
                 let at = find(node, field).unwrap_or(key.at);
@@ -143,7 +147,7 @@ fn check_keys(file: &At<String>, context: &mut Context<'_, '_>) {
 }
 
 /// The place of `claims.groups` or `audience` within an issuer.
-fn find(node: &Node, field: &str) -> Option<Span> {
+pub fn find(node: &Node, field: &str) -> Option<Span> {
     let mut here = node;
     for part in field.split('.') {
         here = here.get(part)?;

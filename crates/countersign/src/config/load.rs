@@ -4,7 +4,7 @@ use super::decode::{Decode, Decoder};
 use super::files::{Files, ReadError, glob};
 use super::platform::PlatformFile;
 use super::problem::{Problem, Problems, Source};
-use super::rules::{self, Building};
+use super::rules::{self, Building, Platform};
 use super::settings::{Context, Process};
 use super::yaml::{self, Node};
 use super::{Loaded, issuer, settings};
@@ -69,7 +69,10 @@ impl Loader<'_> {
             self.problems.push(source.problem(node.at, what, fix).warning());
         }
         let paths = self.service_paths(&file, &source, base);
-        let built = self.services(&paths, base, &trust_domain, failing);
+        let all_good = file.issuers.as_ref().is_none_or(|named| named.0.len() == issuers.len());
+        let platform =
+            Platform { trust_domain: &trust_domain, issuers: all_good.then_some(issuers.as_slice()), failing };
+        let built = self.services(&paths, base, &platform);
         self.loaded(process, trust_domain, issuers, built)
     }
 
@@ -182,14 +185,14 @@ impl Loader<'_> {
         paths
     }
 
-    fn services(&mut self, paths: &[PathBuf], base: &Path, domain: &str, failing: FailingTests) -> Vec<Building> {
+    fn services(&mut self, paths: &[PathBuf], base: &Path, platform: &Platform<'_>) -> Vec<Building> {
         let mut built: Vec<Building> = Vec::new();
         let mut names: BTreeMap<String, String> = BTreeMap::new();
         let mut places: BTreeMap<(String, String), String> = BTreeMap::new();
         for path in paths {
             let Some((source, node)) = self.parsed(path, base) else { continue };
             let mut context = self.context(&source, base);
-            let Some(one) = rules::build(&node, domain, failing, &mut context) else { continue };
+            let Some(one) = rules::build(&node, platform, &mut context) else { continue };
             if let Some((name, at)) = &one.name
                 && let Some(earlier) = names.insert(name.clone(), source.shown.clone())
             {

@@ -15,6 +15,7 @@ pub mod settings;
 mod tests;
 pub mod units;
 pub mod upstream;
+pub mod wide;
 pub mod yaml;
 
 pub use files::{Disk, Files, Memory};

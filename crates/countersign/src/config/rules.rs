@@ -10,9 +10,12 @@ use super::service::{
 };
 use super::settings::Context;
 use super::upstream::{self, is_host};
+use super::wide::warn_of_rules;
 use super::yaml::{Node, Value};
 use feed::Expose;
+use std::sync::Arc;
 use std::time::Duration;
+use trust::issuer::Profile;
 use trust::path::{Pattern, Tolerance};
 use trust::policy::{Place, Problem as RuleProblem, RuleSource, ServicePolicy, ServiceSource, TestSource};
 use trust::spiffe::check_trust_domain;
@@ -27,7 +30,15 @@ pub struct Building {
     pub places: Vec<(String, String, Span)>,
 }
 
-pub fn build(node: &Node, domain: &str, failing: FailingTests, context: &mut Context<'_, '_>) -> Option<Building> {
+/// What the platform file means for its services.
+pub struct Platform<'a> {
+    pub trust_domain: &'a str,
+    /// `None` after a problem with any of them.
+    pub issuers: Option<&'a [Arc<Profile>]>,
+    pub failing: FailingTests,
+}
+
+pub fn build(node: &Node, platform: &Platform<'_>, context: &mut Context<'_, '_>) -> Option<Building> {
     let problems_before = context.to.problems.len();
     let file = ServiceFile::decode(node, &mut context.to)?;
     let name = file.service.0.as_ref().map(|at| (at.value.clone(), at.at));
@@ -47,8 +58,11 @@ pub fn build(node: &Node, domain: &str, failing: FailingTests, context: &mut Con
     let request_timeout = interval(limits.request_timeout.as_ref(), MINUTE, ms..=24 * HOUR, &mut context.to);
     let txn_reuse = interval(file.txn_reuse.as_ref(), 10 * SECOND, Duration::ZERO..=MINUTE, &mut context.to);
     let tolerance = tolerance(file.tolerate.as_ref());
-    let (rules, complete) = source(&file, domain, tolerance, context);
-    let policy = policy(node, &rules, complete, failing, context);
+    let (rules, complete) = source(&file, platform.trust_domain, tolerance, context);
+    let policy = policy(node, &rules, complete, platform.failing, context);
+    if let Some(issuers) = platform.issuers {
+        warn_of_rules(&file, issuers, &mut context.to);
+    }
     let broken = context.to.problems.iter().skip(problems_before).any(super::Problem::is_error);
     let service = match (upstream, policy) {
         (Some(upstream), Some(policy)) if !broken => Some(feed::Service {

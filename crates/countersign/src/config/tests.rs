@@ -201,6 +201,81 @@ fn rule_problems_stand_at_the_very_text() {
 }
 
 #[test]
+fn a_name_that_several_issuers_can_assert_is_warned_of_and_loads() {
+    let with = |issuers: &str| {
+        PLATFORM.replace("audience: orders }", &format!("audience: orders, claims: {{ groups: groups }} }}{issuers}"))
+    };
+    let check = |issuers: &str, who: &str, expected: &[&str]| {
+        let files = files(&with(issuers), &SERVICE.replace("group:support", who));
+        assert_eq!(found(&files), expected, "{issuers}, {who}");
+        assert!(load_files(&files).is_ok(), "a warning stops nothing");
+    };
+    let partner = "\n  partner: { issuer: https://id.partner.example, audience: orders }";
+    let at = "services/orders.yaml:5:33";
+    let says =
+        |who: &str, act: &str| format!("{at} `{who}` is taken from every issuer: each of `acme`, `partner` can {act}");
+    check("", "group:support", &[]);
+    check(partner, "group:support", &[&says("group:support", "put a caller into it")]);
+    check(partner, "role:admin", &[&says("role:admin", "give it to a caller")]);
+    check(partner, "scope:orders.read", &[&says("scope:orders.read", "give it to a caller")]);
+    check(partner, "\"group:acme|support\"", &[]);
+    check(partner, "[\"group:acme|support\", \"group:partner|support\"]", &[]);
+    check(partner, "signed-in", &[]);
+    // Issuers whose tokens cannot hold the name add nothing.
+    let ci = "\n  ci: { preset: github-actions, audience: orders, tenants: ['65'] }";
+    check(ci, "group:support", &[]);
+    check(ci, "role:admin", &[]);
+    let cluster = "\n  k8s: { preset: kubernetes, issuer: https://k8s.acme.example, audience: orders }";
+    check(cluster, "group:support", &[]);
+    // In `never` the wider reading is the safe one.
+    let never = format!(
+        "{}never: [{{ name: n, who: group:interns, can: '* /**' }}]\n",
+        SERVICE.replace("group:", "group:acme|")
+    );
+    assert_eq!(found(&files(&with(partner), &never)), [""; 0]);
+}
+
+#[test]
+fn a_rule_that_names_an_issuer_nobody_configured_is_warned_of() {
+    for who in ["group:acmee|support", "user:acmee|ana", "workload:acmee|build", "agent:acmee|bot"] {
+        let expected = format!("services/orders.yaml:5:33 `{who}` matches nobody: there is no issuer `acmee`");
+        check_service(&SERVICE.replace("group:support", who), &[&expected]);
+        let never = format!("{SERVICE}never: [{{ name: n, who: '{who}', can: '* /**' }}]\n");
+        let expected = format!("services/orders.yaml:6:25 `{who}` matches nobody: there is no issuer `acmee`");
+        check_service(&never, &[&expected]);
+    }
+    // A broken issuer is reported as such, and not a second time by each rule that names it.
+    let broken = PLATFORM.replace("https://id", "http://id");
+    let got = found(&files(&broken, &SERVICE.replace("group:support", "group:acme|support")));
+    assert!(got.len() == 1 && got[0].starts_with("c.yaml:4:"), "{got:?}");
+}
+
+#[test]
+fn an_issuer_that_serves_the_world_is_warned_of_until_narrowed() {
+    let check = |issuer: &str, expected: &[&str]| {
+        let platform = PLATFORM.replace("issuer: https://id.acme.example, audience: orders", issuer);
+        assert_eq!(found(&files(&platform, SERVICE)), expected, "{issuer}");
+        assert!(load_files(&files(&platform, SERVICE)).is_ok(), "a warning stops nothing");
+    };
+    check(
+        "preset: google, audience: orders",
+        &[
+            "c.yaml:4:19 issuer `acme` has no `tenants`: a token of anybody with a Google account is accepted, and `signed-in` names them all",
+        ],
+    );
+    check("preset: google, audience: orders, tenants: acme.example", &[]);
+    check("preset: google, audience: orders, clients: ['1234.apps.googleusercontent.com']", &[]);
+    check(
+        "preset: github-actions, audience: orders",
+        &[
+            "c.yaml:4:19 issuer `acme` has no `tenants`: a token from a workflow of any repository in the world is accepted, \
+           and only the names in rules stand in its way",
+        ],
+    );
+    check("preset: github-actions, audience: orders, tenants: ['65']", &[]);
+}
+
+#[test]
 fn a9_a_service_without_rules_loads_and_says_that_all_is_denied() {
     let (without, _) = SERVICE.split_once("rules:").unwrap();
     let expected = &["services/orders.yaml:1:1 no `rules`: every request to `orders` is denied"];

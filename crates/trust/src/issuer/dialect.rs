@@ -27,6 +27,20 @@ pub(crate) enum Source {
     KubernetesGroups,
 }
 
+impl Source {
+    /// Can a token hold this name there?
+    pub(super) fn can_say(self, name: &str) -> bool {
+        match self {
+            Source::Stated(claims) => !claims.is_empty(),
+            Source::IfSent(_) | Source::KeycloakRoles => true,
+            Source::Unsaid => false,
+            // `65.74:environment:production`: always begins with the ids of owner and repository.
+            Source::GithubRun => name.starts_with(|c: char| c.is_ascii_digit()) && name.contains(':'),
+            Source::KubernetesGroups => name.starts_with("system:serviceaccounts"),
+        }
+    }
+}
+
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Dialect {
     pub(crate) algorithms: &'static [Algorithm],

@@ -40,6 +40,41 @@ fn sound_settings_of_every_preset_are_accepted() {
 }
 
 #[test]
+fn an_issuer_can_say_only_the_names_its_tokens_have_a_place_for() {
+    let check = |settings: Settings, set: NameSet, name: &str, expected: bool| {
+        let profile = Profile::new(settings).unwrap_or_else(|problems| panic!("{problems:?}"));
+        assert_eq!(profile.can_say(set, name), expected, "{} {set:?} {name}", profile.name());
+    };
+    let (groups, roles, scopes) = (NameSet::Groups, NameSet::Roles, NameSet::Scopes);
+    for preset in [Preset::Entra, Preset::Okta, Preset::Cognito, Preset::Keycloak, Preset::Generic] {
+        check(sound(preset), groups, "support", true);
+        check(sound(preset), scopes, "orders.read", true);
+    }
+    for preset in [Preset::Auth0, Preset::Google, Preset::GithubActions, Preset::Kubernetes] {
+        check(sound(preset), groups, "support", false);
+        let paths = ClaimPaths { groups: Some(texts(&["groups"])), ..ClaimPaths::default() };
+        check(Settings { claims: paths, ..sound(preset) }, groups, "support", true);
+    }
+    check(sound(Preset::Kubernetes), groups, "system:serviceaccounts:shop", true);
+    check(sound(Preset::GithubActions), roles, "65.74:environment:production", true);
+    check(sound(Preset::GithubActions), roles, "admin", false);
+    check(sound(Preset::Cognito), roles, "admin", false);
+    check(sound(Preset::Google), scopes, "orders.read", false);
+}
+
+#[test]
+fn google_and_github_take_everybody_until_narrowed() {
+    let everybody = |settings: Settings| Profile::new(settings).is_ok_and(|profile| profile.takes_everybody());
+    for preset in Preset::ALL {
+        let expected = matches!(preset, Preset::Google | Preset::GithubActions);
+        assert_eq!(everybody(sound(preset)), expected, "{}", preset.name());
+    }
+    assert!(!everybody(Settings { tenants: texts(&["acme.example"]), ..sound(Preset::Google) }));
+    assert!(!everybody(Settings { clients: texts(&["1.apps"]), ..sound(Preset::Google) }));
+    assert!(!everybody(Settings { tenants: texts(&["65"]), ..sound(Preset::GithubActions) }));
+}
+
+#[test]
 fn every_problem_is_shown_at_once() {
     let claims = ClaimPaths { id: Some(texts(&["email"])), groups: Some(Vec::new()), ..ClaimPaths::default() };
     let settings = Settings {

@@ -2,6 +2,7 @@
 
 use super::method::Methods;
 use super::source::{Flaw, shown};
+use crate::issuer::NameSet;
 use crate::path::Pattern;
 use crate::spiffe::{self, SpiffeId};
 use std::sync::Arc;
@@ -83,6 +84,34 @@ pub(super) fn parse_who(text: &str) -> Result<Who, Flaw> {
         "workload" => parse_party(kind, value).map(Who::Workload),
         "agent" => parse_party(kind, value).map(Who::Agent),
         _ => Err(Flaw::new(format!("`{}:` is no kind of caller", shown(kind)), WHO_FIX)),
+    }
+}
+
+/// Whose word a text of `who` takes; for those who read a rule file, not for decisions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Vouched {
+    /// `group:support`: that of every issuer whose tokens can hold the name.
+    ByAny { set: NameSet, name: Arc<str> },
+    /// `group:entra|support`, `user:entra|2f4c…`: that of one issuer.
+    By { issuer: Arc<str> },
+}
+
+impl Vouched {
+    /// `None`: it needs nobody's word (`anyone`, a SPIFFE ID), or cannot be read.
+    pub fn of(who: &str) -> Option<Vouched> {
+        let (set, name) = match parse_who(who).ok()? {
+            Who::User { issuer, .. } => return Some(Vouched::By { issuer }),
+            Who::Group(name) => (Some(NameSet::Groups), name),
+            Who::Role(name) => (Some(NameSet::Roles), name),
+            Who::Scope(name) => (Some(NameSet::Scopes), name),
+            Who::Workload(Party::Named(name)) | Who::Agent(Party::Named(name)) => (None, name),
+            Who::Anyone | Who::SignedIn | Who::Workload(_) | Who::Agent(_) => return None,
+        };
+        match (name.issuer, set) {
+            (Some(issuer), _) => Some(Vouched::By { issuer }),
+            (None, Some(set)) => Some(Vouched::ByAny { set, name: name.name }),
+            (None, None) => None,
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::tests_world::*;
 use super::*;
+use crate::issuer::NameSet;
 
 /// Compiles one allow rule; the problems come back as `field: what -> fix`.
 fn problems_of(rule: RuleSource) -> Vec<String> {
@@ -104,6 +105,33 @@ fn can_texts() {
     check_can("CALL refund", "not available on HTTP services in this version");
     check_can("CONNECT", "not available on HTTP services in this version");
     check_can(&format!("GET {}", "/a".repeat(40)), "more than 32 segments");
+}
+
+#[test]
+fn whose_word_a_text_takes() {
+    let check = |who: &str, expected: Option<Vouched>| assert_eq!(Vouched::of(who), expected, "{who}");
+    let any = |set, name: &str| Some(Vouched::ByAny { set, name: name.into() });
+    let one = |issuer: &str| Some(Vouched::By { issuer: issuer.into() });
+    check("group:support", any(NameSet::Groups, "support"));
+    check("role: admin", any(NameSet::Roles, "admin"));
+    check("scope:orders.read", any(NameSet::Scopes, "orders.read"));
+    for who in
+        ["group:entra|support", "role:entra|a", "scope:entra|a", "user:entra|2f4c", "workload:entra|x", "agent:entra|x"]
+    {
+        check(who, one("entra"));
+    }
+    for who in [
+        "anyone",
+        "signed-in",
+        "agent:*",
+        "agent:report-bot",
+        "workload:/shop/web",
+        "workload:spiffe://a/b",
+        "group:",
+        "x",
+    ] {
+        check(who, None);
+    }
 }
 
 #[test]
