@@ -47,6 +47,30 @@ fn a10_the_log_is_whole_and_one_flipped_byte_anywhere_names_its_record() {
 }
 
 #[test]
+fn a10_a_cut_line_is_named_with_the_file_it_stands_in() {
+    let (issuer, upstream) = (Issuer::start(), Upstream::start());
+    let serving = Setup::new(&issuer.url(), &upstream.url()).start();
+    serving.expect(&serving.get("/orders/1", None), 401, "token_missing");
+    let bytes = std::fs::read(serving.audit_file()).unwrap();
+    let lines = bytes.iter().filter(|byte| **byte == b'\n').count();
+    let log = serving.folder.path().join("copy.ndjson").display().to_string();
+    // What a rotation and a kill leave: an older file that ends in the middle of a line, and an empty new one.
+    let older = format!("{log}.1234567890123");
+    std::fs::write(&older, &bytes[..bytes.len() - 20]).unwrap();
+    std::fs::write(&log, "").unwrap();
+    let verify = |more: &[&str]| {
+        let arguments = [&["audit", "verify", "--file", &log], more].concat();
+        let (status, out, error) = testkit::process::run(env!("CARGO_BIN_EXE_countersign"), &arguments);
+        assert_eq!(status.code(), Some(0), "{out}{error}");
+        out
+    };
+    let told = verify(&[]);
+    assert!(told.contains(&format!("truncated at {older}:{lines}:")), "{told}");
+    let document: serde_json::Value = serde_json::from_str(&verify(&["--json"])).unwrap();
+    assert_eq!(document["truncated_at"], serde_json::json!([{ "file": older, "line": lines }]));
+}
+
+#[test]
 fn no_record_and_no_log_line_ever_holds_a_token() {
     let (issuer, upstream) = (Issuer::start(), Upstream::start());
     let serving = Setup::new(&issuer.url(), &upstream.url()).start();

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use proxy::audit::Record;
-use proxy::audit::chain::Report;
+use proxy::audit::chain::{Place, Report};
 use proxy::audit::read;
 
 use super::why::{list, log_files};
@@ -31,12 +31,17 @@ fn verify(args: &AuditFileArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
 }
 
 fn as_json(report: &Report) -> serde_json::Value {
+    let truncated_at: Vec<_> = report
+        .truncated_at
+        .iter()
+        .map(|at| serde_json::json!({ "file": at.file.as_path(), "line": at.line }))
+        .collect();
     let finding = report.finding.as_ref().map(|finding| {
-        serde_json::json!({ "file": finding.file, "line": finding.line, "record": finding.record, "fault": finding.fault.to_string() })
+        serde_json::json!({ "file": finding.at.file.as_path(), "line": finding.at.line, "record": finding.record, "fault": finding.fault.to_string() })
     });
     serde_json::json!({
         "whole": report.finding.is_none(), "lines": report.lines, "decisions": report.decisions,
-        "processes": report.processes, "missing": report.gaps, "truncated_at": report.truncated_at, "finding": finding,
+        "processes": report.processes, "missing": report.gaps, "truncated_at": truncated_at, "finding": finding,
     })
 }
 
@@ -52,14 +57,14 @@ fn tell(report: &Report, files: &str, out: &mut dyn Write) -> std::io::Result<()
                 out,
                 "\x1b[1;31mnot whole\x1b[0m  {} at {}:{}",
                 clean(&finding.record),
-                finding.file.display(),
-                finding.line
+                finding.at.file.display(),
+                finding.at.line
             )?;
             writeln!(out, "  {}; everything before it is whole, nothing after it was looked at", finding.fault)?;
         }
     }
-    for line in &report.truncated_at {
-        writeln!(out, "  truncated at line {line}: the process was stopped while writing; not tampered")?;
+    for Place { file, line } in &report.truncated_at {
+        writeln!(out, "  truncated at {}:{line}: the process was stopped while writing; not tampered", file.display())?;
     }
     if report.gaps > 0 {
         writeln!(out, "  {} records are missing: the log could not be written then, and says so itself", report.gaps)?;

@@ -5,6 +5,7 @@
 //! moved line breaks the next one's `prev`.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -93,12 +94,18 @@ pub enum Fault {
     Sequence,
 }
 
+/// One line of a log that may have several files.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Place {
+    pub file: Arc<PathBuf>,
+    /// Counted from 1 within its file.
+    pub line: u64,
+}
+
 /// The first fault of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    pub file: PathBuf,
-    /// 1-based line within its file.
-    pub line: u64,
+    pub at: Place,
     pub fault: Fault,
     /// Decision id or sequence number found in the line, as far as it can be read.
     pub record: String,
@@ -113,7 +120,7 @@ pub struct Report {
     /// Records that the log itself says are missing.
     pub gaps: u64,
     /// Lines cut off by a crash or a failed write: the last of a file, or followed by a line that tells their length.
-    pub truncated_at: Vec<u64>,
+    pub truncated_at: Vec<Place>,
     pub finding: Option<Finding>,
 }
 
@@ -124,15 +131,13 @@ pub struct Checker {
     last: Option<Sealed>,
     /// Lines without their seal: a cut, if what follows says so.
     cut: Option<Cut>,
-    file: PathBuf,
-    line: u64,
+    at: Place,
 }
 
 #[derive(Debug)]
 struct Cut {
-    file: PathBuf,
-    /// Line numbers; the first is where a finding points to, with its text.
-    lines: Vec<u64>,
+    /// The first is where a finding points to, with its text. A rotation may stand between two of them.
+    lines: Vec<Place>,
     text: Vec<u8>,
     /// Of all of them, with the newlines between.
     bytes: u64,
@@ -141,13 +146,12 @@ struct Cut {
 impl Checker {
     /// Lines count anew in every file; the chain goes on.
     pub fn next_file(&mut self, file: &Path) {
-        self.file = file.to_owned();
-        self.line = 0;
+        self.at = Place { file: Arc::new(file.to_owned()), line: 0 };
     }
 
     /// One line without its newline. After the first finding nothing more is looked at.
     pub fn line(&mut self, line: &[u8]) {
-        self.line += 1;
+        self.at.line += 1;
         if self.report.finding.is_some() {
             return;
         }
@@ -168,12 +172,11 @@ impl Checker {
 
     fn cut(&mut self, line: &[u8]) {
         if let Some(cut) = &mut self.cut {
-            cut.lines.push(self.line);
+            cut.lines.push(self.at.clone());
             cut.bytes += 1 + line.len() as u64;
             return;
         }
-        let (file, text) = (self.file.clone(), line.to_vec());
-        self.cut = Some(Cut { file, lines: vec![self.line], text, bytes: line.len() as u64 });
+        self.cut = Some(Cut { lines: vec![self.at.clone()], text: line.to_vec(), bytes: line.len() as u64 });
     }
 
     fn judge(&self, line: &[u8]) -> Result<Sealed, Fault> {
@@ -206,14 +209,14 @@ impl Checker {
     }
 
     fn find(&mut self, fault: Fault, text: &[u8]) {
-        self.report.finding = Some(Finding { file: self.file.clone(), line: self.line, fault, record: name_of(text) });
+        self.report.finding = Some(Finding { at: self.at.clone(), fault, record: name_of(text) });
     }
 
     fn find_cut(&mut self) {
         if let Some(cut) = self.cut.take() {
-            let line = cut.lines.first().copied().unwrap_or_default();
+            let at = cut.lines.first().cloned().unwrap_or_default();
             let record = name_of(&cut.text);
-            self.report.finding = Some(Finding { file: cut.file, line, fault: Fault::Changed, record });
+            self.report.finding = Some(Finding { at, fault: Fault::Changed, record });
         }
     }
 
@@ -303,7 +306,7 @@ mod tests {
                 let mut bad = lines.clone();
                 bad[at][byte] ^= 1;
                 let finding = check(&bad, true).finding.unwrap_or_else(|| panic!("line {at} byte {byte}"));
-                assert_eq!(finding.line, at as u64 + 1, "line {at} byte {byte}");
+                assert_eq!(finding.at.line, at as u64 + 1, "line {at} byte {byte}");
             }
         }
     }
@@ -325,7 +328,7 @@ mod tests {
         last.truncate(last.len() / 2);
         let report = check(&lines, false);
         assert_eq!(report.finding, None);
-        assert_eq!(report.truncated_at, [4]);
+        assert_eq!(report.truncated_at, [Place { line: 4, ..Place::default() }]);
     }
 
     #[test]
@@ -334,7 +337,7 @@ mod tests {
         let cut = lines[1].len() / 2;
         lines[1].truncate(cut);
         let finding = check(&lines, true).finding.unwrap();
-        assert_eq!(finding.line, 2);
+        assert_eq!(finding.at.line, 2);
         assert_eq!(finding.record, "record 1");
     }
 

@@ -35,7 +35,8 @@ pub fn verify(files: &[PathBuf]) -> Result<Report, ReadError> {
     let mut ends_with_newline = true;
     for path in files {
         checker.next_file(path);
-        ends_with_newline = each_line(path, |line| checker.line(line))?;
+        // A rotation may have left a file that is still empty; what the one before it ends with counts then.
+        ends_with_newline = each_line(path, |line| checker.line(line))?.unwrap_or(ends_with_newline);
     }
     Ok(checker.finish(ends_with_newline))
 }
@@ -68,21 +69,23 @@ pub fn find(files: &[PathBuf], id: &str) -> Result<Option<Record>, ReadError> {
     Ok(found)
 }
 
-/// Every line without its newline; returns whether the file ends with one (an empty file does).
-fn each_line(path: &Path, mut take: impl FnMut(&[u8])) -> Result<bool, ReadError> {
+/// Every line without its newline; returns whether the file ends with one, `None` of an empty file.
+fn each_line(path: &Path, mut take: impl FnMut(&[u8])) -> Result<Option<bool>, ReadError> {
     let fail = |source| ReadError { path: path.to_owned(), source };
     let mut reader = BufReader::with_capacity(256 * 1024, File::open(path).map_err(fail)?);
     let mut line = Vec::new();
+    let mut ends_with_newline = None;
     loop {
         line.clear();
         let mut limited = std::io::Read::take(&mut reader, LINE_BYTES_MAX as u64 + 1);
         if limited.read_until(b'\n', &mut line).map_err(fail)? == 0 {
-            return Ok(true);
+            return Ok(ends_with_newline);
         }
+        ends_with_newline = Some(true);
         if line.pop_if(|last| *last == b'\n').is_none() {
             take(&line);
             if line.len() <= LINE_BYTES_MAX {
-                return Ok(false);
+                return Ok(Some(false));
             }
             continue;
         }

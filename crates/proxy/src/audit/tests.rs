@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
-use super::chain::{Fault, Report};
+use super::chain::{Fault, Place, Report};
 use super::disk::Disk;
 use super::log::Log;
 use super::read;
@@ -43,6 +43,10 @@ fn a_flush_waits_for_what_was_queued_before() {
     audit.stop();
 }
 
+fn lines(places: &[Place]) -> Vec<u64> {
+    places.iter().map(|at| at.line).collect()
+}
+
 #[test]
 fn a_restart_goes_on_with_the_chain() {
     let folder = tempfile::tempdir().unwrap();
@@ -66,10 +70,10 @@ fn a10_a_line_cut_by_a_kill_is_said_to_be_truncated_after_the_restart() {
     let size = std::fs::metadata(&file).unwrap().len();
     OpenOptions::new().write(true).open(&file).unwrap().set_len(size - 40).unwrap();
     let cut = read::verify(std::slice::from_ref(&file)).unwrap();
-    assert_eq!((cut.finding, cut.truncated_at), (None, vec![4]));
+    assert_eq!((&cut.finding, lines(&cut.truncated_at)), (&None, vec![4]));
     Audit::open(settings(folder.path())).unwrap().stop();
     let after = read::verify(&[file]).unwrap();
-    assert_eq!((after.finding, after.truncated_at, after.processes), (None, vec![4], 2));
+    assert_eq!((&after.finding, lines(&after.truncated_at), after.processes), (&None, vec![4], 2));
 }
 
 #[test]
@@ -304,7 +308,7 @@ fn a10_nothing_piles_up_in_memory_while_the_file_can_neither_be_written_nor_cut(
     }
     disk.set(|faults| faults.room = None);
     assert_eq!(log.write(&[record(50)], 0).records, 1);
-    assert_eq!(whole(&settings, 1, 50).truncated_at, [2]);
+    assert_eq!(lines(&whole(&settings, 1, 50).truncated_at), [2]);
 }
 
 #[test]
@@ -382,7 +386,7 @@ fn a10_a_file_put_in_place_that_ends_in_the_middle_of_a_line_is_told() {
     std::fs::rename(&settings.file, folder.path().join("audit.ndjson.1234567890123")).unwrap();
     std::fs::write(&settings.file, "{\"kind\":").unwrap();
     assert_eq!(log.write(&[record(1)], 0).records, 1);
-    assert_eq!(whole(&settings, 2, 0).truncated_at, [1]);
+    assert_eq!(lines(&whole(&settings, 2, 0).truncated_at), [1]);
 }
 
 /// A log of one record, whose file is then left as `leave` makes it; two starts later it is still one chain.
@@ -413,12 +417,15 @@ fn a10_a_kill_between_a_rotation_and_its_first_line_is_no_tampering() {
         rotate(file, aside);
         std::fs::write(file, r#"{"kind":"continue","proc"#).unwrap();
     };
-    assert_eq!(check_left(torn).truncated_at, [1]);
+    assert_eq!(lines(&check_left(torn).truncated_at), [1]);
     let both_torn = |file: &Path, aside: &Path| {
         shorten(file, 20);
         torn(file, aside);
     };
-    assert_eq!(check_left(both_torn).truncated_at, [2, 1]);
+    let cut = check_left(both_torn).truncated_at;
+    let names: Vec<_> =
+        cut.iter().map(|at| (at.file.file_name().and_then(|name| name.to_str()).unwrap(), at.line)).collect();
+    assert_eq!(names, [("audit.ndjson.1234567890123", 2), ("audit.ndjson", 1)], "each line is named with its file");
 }
 
 fn shorten(file: &Path, by: u64) {
@@ -428,9 +435,9 @@ fn shorten(file: &Path, by: u64) {
 
 #[test]
 fn a10_a_kill_at_any_byte_of_the_last_line_is_no_tampering() {
-    assert_eq!(check_left(|file, _| shorten(file, 1)).truncated_at, [0; 0], "only the newline is missing");
+    assert_eq!(check_left(|file, _| shorten(file, 1)).truncated_at, [], "only the newline is missing");
     for by in 2..400 {
-        assert_eq!(check_left(|file, _| shorten(file, by)).truncated_at, [2], "{by} bytes");
+        assert_eq!(lines(&check_left(|file, _| shorten(file, by)).truncated_at), [2], "{by} bytes");
     }
 }
 
@@ -443,7 +450,7 @@ fn a10_two_starts_cut_off_one_after_the_other_are_no_tampering() {
             open_log(&settings, &Faulty::default()).write(&[], 0);
             shorten(file, by);
         });
-        assert_eq!((report.truncated_at, report.processes), (vec![2, 3], 3), "{by} bytes");
+        assert_eq!((lines(&report.truncated_at), report.processes), (vec![2, 3], 3), "{by} bytes");
     }
 }
 
@@ -457,7 +464,7 @@ fn a10_a_line_changed_before_a_cut_one_is_still_found() {
     std::fs::write(&settings.file, text.replace("\"id\":\"D0\"", "\"id\":\"D9\"")).unwrap();
     open_log(&settings, &Faulty::default()).write(&[], 0);
     let finding = read::verify(std::slice::from_ref(&settings.file)).unwrap().finding.unwrap();
-    assert_eq!((finding.line, finding.fault), (2, Fault::Changed));
+    assert_eq!((finding.at.line, finding.fault), (2, Fault::Changed));
 }
 
 fn open_audit(settings: &AuditSettings, disk: &Faulty, limits: Limits) -> Audit {
