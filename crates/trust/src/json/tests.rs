@@ -35,6 +35,16 @@ fn one_object_is_read_as_it_stands() {
     check(r#"{"$serde_json::private::Number":"1"}"#, Ok(r#"{"$serde_json::private::Number":"1"}"#));
 }
 
+/// A feature of `serde_json` that some crate turns on would give one of its private names a meaning, and only to some readers.
+#[test]
+fn private_names_of_the_library_mean_nothing_to_any_reader() {
+    for name in ["RawValue", "Number"] {
+        let text = format!(r#"{{"$serde_json::private::{name}":38.4036}}"#);
+        let lenient: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(object(text.as_bytes(), 64).map(Value::Object), Ok(lenient), "{text}");
+    }
+}
+
 #[test]
 fn anything_but_one_object_is_refused() {
     for text in ["", " ", "null", "true", "1", "\"x\"", "[]", "[{}]", "{", "}", "{}}", "{}{}", "{} x", "{},", "{}\0"] {
