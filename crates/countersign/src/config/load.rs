@@ -3,7 +3,7 @@
 use super::decode::{Decode, Decoder};
 use super::files::{Files, ReadError, glob};
 use super::platform::PlatformFile;
-use super::problem::{Problem, Problems, Source};
+use super::problem::{Problem, Problems, Source, lines};
 use super::rules::{self, Building, Platform};
 use super::settings::{Context, Process};
 use super::yaml::{self, Node};
@@ -134,7 +134,7 @@ impl Loader<'_> {
             self.problems.push(Problem::of_file(&shown, what, format!("chmod o-w {shown}")));
         }
         match yaml::text(contents.bytes, &shown) {
-            Ok(text) if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) => {
+            Ok(text) if lines(&text).all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) => {
                 let fix = "see examples/quickstart for a file to start from";
                 self.problems.push(Problem::of_file(&shown, "the file is empty", fix));
                 None

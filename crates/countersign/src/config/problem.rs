@@ -55,7 +55,7 @@ struct Quote {
 impl Source {
     /// A problem at a place of this file.
     pub fn problem(&self, at: Span, what: impl Into<String>, fix: impl Into<String>) -> Problem {
-        let line = self.text.lines().nth((at.line as usize).saturating_sub(1)).unwrap_or_default();
+        let line = lines(&self.text).nth((at.line as usize).saturating_sub(1)).unwrap_or_default();
         let quote = (at.line > 0).then(|| Box::new(quote(line, at)));
         Problem {
             severity: Severity::Error,
@@ -67,6 +67,19 @@ impl Source {
             quote,
         }
     }
+}
+
+/// Lines as YAML and its parser count them (YAML 1.2.2 §5.4): each ends with LF, CR or CRLF; what follows the last break is
+/// a line too, even an empty one. `str::lines` would show another line than the one a problem stands on.
+pub(super) fn lines(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let line = text.split(['\r', '\n']).next()?;
+        let after = text.get(line.len()..)?;
+        rest = ["\r\n", "\r", "\n"].into_iter().find_map(|end| after.strip_prefix(end));
+        Some(line)
+    })
 }
 
 impl Problem {
@@ -242,6 +255,19 @@ mod tests {
         let got =
             source("k: \u{1b}[31mred\u{202e}").problem(Span { line: 1, column: 1, width: 1 }, "a\u{7}b", "").render();
         assert!(!got.contains("\u{1b}[31mred") && !got.contains('\u{202e}') && !got.contains('\u{7}'), "{got}");
+    }
+
+    #[test]
+    fn carriage_returns_end_lines_as_they_do_in_yaml() {
+        let check = |text: &str, expected: &[&str]| assert_eq!(lines(text).collect::<Vec<_>>(), expected, "{text:?}");
+        check("", &[""]);
+        check("a\nb", &["a", "b"]);
+        check("a\r\nb\r\n", &["a", "b", ""]);
+        check("a\rb\r\rc", &["a", "b", "", "c"]);
+        check("a\r\r\nb\n\rc", &["a", "", "b", "", "c"]);
+        check("a\u{85}b\u{2028}c", &["a\u{85}b\u{2028}c"]);
+        let got = bare(&source("one\rtwo: x\r").problem(Span { line: 2, column: 6, width: 1 }, "w", "f"));
+        assert!(got.contains("  2 | two: x\n    |      ^\n"), "{got}");
     }
 
     #[test]

@@ -132,6 +132,9 @@ fn mistakes_of_the_platform_file_stand_at_their_place() {
     check_platform(&with("audience: orders", "audience: orders, leeway: 5m"), &["c.yaml:4:70 `5m` is out of bounds"]);
     check_platform("", &["c.yaml the file is empty"]);
     check_platform("# nothing\n", &["c.yaml the file is empty"]);
+    check_platform("# nothing\r# at all\r", &["c.yaml the file is empty"]);
+    let old_mac = PLATFORM.replace('\n', "\r");
+    check_platform(&format!("# ours\r{old_mac}log: {{ level: loud }}\r"), &["c.yaml:8:15 `loud` is not known here"]);
     check_platform("- a\n", &["c.yaml:1:1 a list where the platform file is due"]);
 }
 

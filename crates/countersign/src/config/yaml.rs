@@ -4,7 +4,7 @@
 //!
 //! Built on `saphyr-parser`'s events and not on `saphyr`'s tree: that tree keeps one of two equal keys and resolves
 //! aliases while it loads, and both are problems we want to point at.
-use super::problem::{Problem, Source, Span};
+use super::problem::{Problem, Source, Span, lines};
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span as EventSpan};
 
 /// Largest file we read, in bytes.
@@ -77,8 +77,8 @@ pub fn text(bytes: Vec<u8>, shown: &str) -> Result<String, Problem> {
         ));
     }
     let text = String::from_utf8(bytes).map_err(|e| {
-        let good = e.utf8_error().valid_up_to();
-        let line = e.as_bytes().iter().take(good).filter(|b| **b == b'\n').count() + 1;
+        let good = e.as_bytes().get(..e.utf8_error().valid_up_to()).unwrap_or_default();
+        let line = lines(&String::from_utf8_lossy(good)).count();
         Problem::of_file(shown, format!("line {line} is not UTF-8"), "save the file as UTF-8")
     })?;
     Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
@@ -306,6 +306,12 @@ mod tests {
     }
 
     #[test]
+    fn bare_carriage_returns_count_as_lines_in_the_place_of_a_problem() {
+        check("a: 1\rb: 2\r\nb: 3\r", &["3:1 `b` stands twice; the first is on line 2"]);
+        check("# a comment\r\ra: b: c\r", &["3:5 not valid YAML: a second `:` in one value"]);
+    }
+
+    #[test]
     fn what_hides_or_repeats_meaning_is_refused() {
         check("a: 1\na: 2\n", &["2:1 `a` stands twice; the first is on line 1"]);
         check("a: &x 1\n", &["1:4 anchors (`&name`) are not read"]);
@@ -348,6 +354,7 @@ mod tests {
         let what = |bytes: &[u8]| text(bytes.to_vec(), "a.yaml").map_err(|p| p.what);
         assert_eq!(what(b"a: \xff\n"), Err("line 1 is not UTF-8".into()));
         assert_eq!(what(b"a: 1\nb: \xc0\xaf\n"), Err("line 2 is not UTF-8".into()));
+        assert_eq!(what(b"a: 1\rb: 2\r\nc: \xff"), Err("line 3 is not UTF-8".into()));
         assert_eq!(what(&vec![b'#'; BYTES_MAX + 1]), Err("the file is larger than 1048576 bytes".into()));
         assert_eq!(what("\u{feff}a: 1".as_bytes()), Ok("a: 1".into()));
     }
