@@ -3,7 +3,9 @@
 #![forbid(unsafe_code)]
 
 mod access_token;
+mod txn;
 pub use access_token::access_token;
+pub use txn::txn;
 
 use trust::jwk::{Algorithm, KeySet};
 use trust::jws::Unverified;
@@ -251,5 +253,10 @@ mod tests {
     #[test]
     fn the_access_token_corpus_replays() {
         replay("access_token", super::access_token);
+    }
+
+    #[test]
+    fn the_txn_corpus_replays() {
+        replay("txn", super::txn);
     }
 }
