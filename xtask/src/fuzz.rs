@@ -1,7 +1,9 @@
 //! Runs fuzz targets for a given time, then minimises each corpus and keeps it in `fuzz/corpus`. A crash ends the run and
-//! leaves its input in `fuzz/artifacts`. It never deletes an input that reaches code no other input reaches.
+//! leaves its input in `fuzz/artifacts`. It never deletes an input that reaches code no other input reaches, nor one that a
+//! person gave a name: such a seed says what once broke.
 use crate::run::{must, output, program, root, succeeds};
 use anyhow::{Context as _, Result, bail};
+use std::path::{Path, PathBuf};
 
 const MEMORY_MB: u32 = 2048;
 const INPUT_BYTES_MAX: u32 = 16 * 1024;
@@ -57,11 +59,74 @@ fn one(target: &str, minutes: u32) -> Result<()> {
         "-print_final_stats=1".to_owned(),
     ]);
     must(run)?;
-    output(fuzz("cmin"))?;
+    keeping_named(&corpus(target), || output(fuzz("cmin")).map(drop))?;
     println!("── {target}: clean; corpus {before} → {} inputs\n", corpus_size(target));
     Ok(())
 }
 
+fn corpus(target: &str) -> PathBuf {
+    root().join("fuzz/corpus").join(target)
+}
+
 fn corpus_size(target: &str) -> usize {
-    std::fs::read_dir(root().join("fuzz/corpus").join(target)).map_or(0, Iterator::count)
+    std::fs::read_dir(corpus(target)).map_or(0, Iterator::count)
+}
+
+/// Minimises a corpus; libFuzzer then names every input it keeps after its SHA-1. Inputs with another name come back, and
+/// where one of them was kept it does not stand there twice.
+fn keeping_named(corpus: &Path, minimise: impl FnOnce() -> Result<()>) -> Result<()> {
+    let named: Vec<_> = inputs(corpus)?.into_iter().filter(|(path, _)| !named_by_libfuzzer(path)).collect();
+    minimise()?;
+    for (path, input) in inputs(corpus)? {
+        if named_by_libfuzzer(&path) && named.iter().any(|(_, seed)| *seed == input) {
+            std::fs::remove_file(&path)?;
+        }
+    }
+    named.iter().try_for_each(|(path, input)| std::fs::write(path, input))?;
+    Ok(())
+}
+
+fn inputs(corpus: &Path) -> Result<Vec<(PathBuf, Vec<u8>)>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(corpus).with_context(|| format!("{} cannot be read", corpus.display()))? {
+        let path = entry?.path();
+        let input = std::fs::read(&path)?;
+        found.push((path, input));
+    }
+    Ok(found)
+}
+
+fn named_by_libfuzzer(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    name.len() == 40 && name.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+
+    #[test]
+    fn minimising_keeps_the_named_seeds_and_nothing_twice() {
+        let corpus = tempfile::tempdir().unwrap();
+        let [first, second, third] = ["1", "2", "3"].map(|digit| digit.repeat(40));
+        let put = |name: &str, input: &str| std::fs::write(corpus.path().join(name), input).unwrap();
+        put("aud_list", "seed");
+        put("bom", "dull");
+        put(&first, "found before");
+        super::keeping_named(corpus.path(), || {
+            for name in ["aud_list", "bom", &first] {
+                std::fs::remove_file(corpus.path().join(name)).unwrap();
+            }
+            put(&second, "seed");
+            put(&third, "found");
+            Ok(())
+        })
+        .unwrap();
+        let mut left = super::inputs(corpus.path()).unwrap();
+        left.sort();
+        let left: Vec<_> = left.iter().map(|(path, input)| (path.file_name().unwrap(), input.as_slice())).collect();
+        let expected: [(&OsStr, &[u8]); 3] =
+            [(third.as_ref(), b"found"), ("aud_list".as_ref(), b"seed"), ("bom".as_ref(), b"dull")];
+        assert_eq!(left, expected);
+    }
 }
