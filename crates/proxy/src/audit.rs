@@ -10,7 +10,7 @@ pub mod read;
 pub mod record;
 mod tail;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod writer;
 
 pub use record::Record;

@@ -6,6 +6,8 @@
 mod identify;
 mod recording;
 mod stamp;
+#[cfg(test)]
+mod tests;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -124,13 +126,6 @@ impl Edge {
         let (mut served, mut path) = route(&view, &host, &request, recording)?;
         wire::identity::clean_request(request.headers_mut())
             .map_err(|error| Stop::new(Reason::HeaderForbidden, error.to_string()))?;
-        let must_record = served.service.strict || self.shared.refuse_unrecorded.load(Ordering::Relaxed);
-        if must_record && self.shared.audit.as_ref().is_some_and(|audit| audit.health() == Health::Failing) {
-            return Err(Stop::new(
-                Reason::AuditUnavailable,
-                "the audit log cannot be written, and what cannot be recorded is refused here",
-            ));
-        }
         let (judged_by, entry) = self.identify(&view, request.headers(), recording, now).await?;
         if !Arc::ptr_eq(&judged_by, &view) {
             // Keys were fetched and more may have changed meanwhile: one snapshot judges all of the request.
@@ -138,6 +133,7 @@ impl Edge {
             (served, path) = route(&judged_by, &host, &request, recording)?;
         }
         let view = judged_by;
+        self.refuse_unrecorded(&served)?;
         let principal = entry.as_ref().map(|entry| &entry.principal);
         let permit = decide(&served, &request, &path, &host, connection, principal, now, recording)?;
         let stamp = match &entry {
@@ -148,6 +144,18 @@ impl Edge {
         };
         let prepared = prepare(request, &served, &path, &host, connection, stamp, recording)?;
         self.forward(permit, &served, prepared, recording).await
+    }
+
+    /// For the service that the request is finally routed to.
+    fn refuse_unrecorded(&self, served: &Served) -> Result<(), Stop> {
+        let must_record = served.service.strict || self.shared.refuse_unrecorded.load(Ordering::Relaxed);
+        if must_record && self.shared.audit.as_ref().is_some_and(|audit| audit.health() == Health::Failing) {
+            return Err(Stop::new(
+                Reason::AuditUnavailable,
+                "the audit log cannot be written, and what cannot be recorded is refused here",
+            ));
+        }
+        Ok(())
     }
 
     async fn forward(

@@ -471,6 +471,15 @@ fn open_audit(settings: &AuditSettings, disk: &Faulty, limits: Limits) -> Audit 
     Audit::open_on(settings.clone(), Box::new(disk.clone()), limits).unwrap()
 }
 
+/// A log that can write nothing, for the tests of those who ask it.
+pub(crate) fn on_a_full_disk(folder: &Path) -> Audit {
+    let disk = Faulty::default();
+    disk.set(|faults| faults.room = Some(0));
+    let audit = open_audit(&settings(folder), &disk, Limits::default());
+    assert_eq!(audit.health(), Health::Failing);
+    audit
+}
+
 #[test]
 fn a10_a_full_disk_at_the_start_is_a_failing_log_and_no_failed_start() {
     let folder = tempfile::tempdir().unwrap();
