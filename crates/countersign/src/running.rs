@@ -31,8 +31,6 @@ pub struct Running {
     control: Control,
     edge: net::Server,
     admin: net::Server,
-    audit: Audit,
-    minter: Arc<Minter>,
     shared: Arc<Shared>,
     draining: Arc<AtomicBool>,
     drain: Duration,
@@ -90,7 +88,7 @@ impl Running {
     pub fn start(loaded: Loaded) -> anyhow::Result<Running> {
         let current = Current::new();
         let spiffe_id = format!("spiffe://{}{EDGE_PATH}", loaded.desired.trust_domain);
-        let minter = Arc::new(Minter::new(&spiffe_id, UnixMs::now().seconds())?);
+        let minter = Minter::new(&spiffe_id, UnixMs::now().seconds())?;
         crate::operator::make_private(&loaded.state)?;
         let audit = Audit::open(audit_settings(&loaded.audit))?;
         let started_with = Fixed::of(&loaded);
@@ -102,9 +100,9 @@ impl Running {
         let shared = Arc::new(Shared {
             views: Views::new(current.clone(), metrics.clone()),
             metrics,
-            audit: Some(audit.clone()),
+            audit,
             refuse_unrecorded: AtomicBool::new(loaded.audit.on_failure == config::OnFailure::Refuse),
-            minter: Arc::clone(&minter),
+            minter: Arc::new(minter),
             key_demand: control.keys(),
         });
         let draining = Arc::new(AtomicBool::new(false));
@@ -121,8 +119,6 @@ impl Running {
             control,
             edge,
             admin,
-            audit,
-            minter,
             shared,
             draining,
             drain: loaded.edge.drain,
@@ -141,11 +137,11 @@ impl Running {
     }
 
     pub fn minter(&self) -> Arc<Minter> {
-        Arc::clone(&self.minter)
+        Arc::clone(&self.shared.minter)
     }
 
     pub fn audit(&self) -> Audit {
-        self.audit.clone()
+        self.shared.audit.clone()
     }
 
     pub fn keys(&self) -> Arc<control::Keys> {
@@ -181,7 +177,7 @@ impl Running {
 
     /// Once a minute: new minter keys when due.
     pub fn tick(&self) {
-        match self.minter.rotate_if_due(UnixMs::now().seconds()) {
+        match self.shared.minter.rotate_if_due(UnixMs::now().seconds()) {
             Ok(true) => tracing::info!(
                 "the edge signs Txn-Tokens with a new key; the old one stays published until its tokens ended"
             ),
@@ -192,7 +188,7 @@ impl Running {
 
     /// After an external log rotation.
     pub fn reopen_audit(&self) {
-        self.audit.reopen();
+        self.shared.audit.reopen();
     }
 
     /// Not ready from now on; stops accepting, finishes what is in flight, cuts the rest after the drain time, writes the
@@ -209,7 +205,7 @@ impl Running {
         }
         self.admin.drain(ADMIN_DRAIN);
         self.control.stop();
-        self.audit.stop();
+        self.shared.audit.stop();
     }
 }
 

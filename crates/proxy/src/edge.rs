@@ -43,7 +43,7 @@ const TXN_TOKEN: http::HeaderName = http::HeaderName::from_static("txn-token");
 pub struct Shared {
     pub views: Views,
     pub metrics: Metrics,
-    pub audit: Option<Audit>,
+    pub audit: Audit,
     /// Refuse what cannot be recorded also at services that are not `strict`.
     pub refuse_unrecorded: AtomicBool,
     pub minter: Arc<Minter>,
@@ -149,7 +149,7 @@ impl Edge {
     /// For the service that the request is finally routed to.
     fn refuse_unrecorded(&self, served: &Served) -> Result<(), Stop> {
         let must_record = served.service.strict || self.shared.refuse_unrecorded.load(Ordering::Relaxed);
-        if must_record && self.shared.audit.as_ref().is_some_and(|audit| audit.health() == Health::Failing) {
+        if must_record && self.shared.audit.health() == Health::Failing {
             return Err(Stop::new(
                 Reason::AuditUnavailable,
                 "the audit log cannot be written, and what cannot be recorded is refused here",

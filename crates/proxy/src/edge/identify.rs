@@ -44,8 +44,9 @@ impl Edge {
                     self.shared.metrics.token_cache_hits.inc();
                     return Ok((Arc::clone(view), Some(entry)));
                 }
-                Good::Expired => {
-                    recording.identified_facts(&entry);
+                // Who it was is known; nothing is allowed by it.
+                Good::Expired(issuer) => {
+                    recording.identified(&entry, view, issuer, true, now);
                     return Err(Stop::new(
                         Reason::Expired,
                         format!("the token ended {} s ago", now.seconds() - entry.principal.expires_at),
@@ -145,7 +146,7 @@ fn presented(headers: &HeaderMap) -> Result<Presented<'_>, Stop> {
 
 enum Good<'a> {
     Yes(&'a Issuer),
-    Expired,
+    Expired(&'a Issuer),
     VerifyAgain,
 }
 
@@ -155,7 +156,7 @@ fn still_good<'a>(view: &'a View, entry: &Entry, now: UnixMs) -> Good<'a> {
     match issuer {
         Some(issuer) if issuer.keys.version == entry.keys_version => {
             let leeway = issuer.profile.settings().leeway_s;
-            if now.seconds() >= entry.principal.expires_at + leeway { Good::Expired } else { Good::Yes(issuer) }
+            if now.seconds() >= entry.principal.expires_at + leeway { Good::Expired(issuer) } else { Good::Yes(issuer) }
         }
         _ => Good::VerifyAgain,
     }

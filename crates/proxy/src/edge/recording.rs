@@ -125,17 +125,6 @@ impl Recording {
         });
     }
 
-    /// An expired token from the cache: who it was is known, nothing is allowed by it.
-    pub(super) fn identified_facts(&mut self, entry: &Entry) {
-        self.note(|record| {
-            let token = record.token.get_or_insert_default();
-            token.kid.clone_from(&entry.facts.kid);
-            token.facts = Some(Arc::clone(&entry.facts));
-            token.cached = true;
-            record.principal = Some(Arc::new(principal_facts(&entry.principal, &BTreeSet::new())));
-        });
-    }
-
     pub(super) fn decided(&mut self, decision: &PolicyDecision) {
         let verdict_us = elapsed_us(self.started);
         self.note(|record| {
@@ -221,9 +210,7 @@ impl Recording {
         if let Some(stats) = stats.or_else(|| self.view.as_ref().map(|view| &view.no_service)) {
             stats.ended(self.reason, elapsed.as_secs_f64());
         }
-        if let Some(audit) = &self.shared.audit {
-            audit.push(record);
-        }
+        self.shared.audit.push(record);
     }
 }
 

@@ -105,7 +105,7 @@ async fn answer_across(before: bool, after: bool) -> (u16, String) {
     let edge = Edge::new(Arc::new(Shared {
         views: Views::new(current.clone(), metrics.clone()),
         metrics,
-        audit: Some(on_a_full_disk(folder.path())),
+        audit: on_a_full_disk(folder.path()),
         refuse_unrecorded: AtomicBool::new(false),
         minter: Arc::new(Minter::new("spiffe://acme.example/edge", UnixMs::now().seconds()).unwrap()),
         key_demand: Arc::new(Next(current, snapshot(2, &profile, &new, after))),
