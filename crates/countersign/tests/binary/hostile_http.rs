@@ -1,16 +1,6 @@
 //! HTTP as attackers, dying clients and failing services speak it, through the running binary.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test ends at the first surprise"
-)]
-
-mod serving;
-
+use crate::serving::{LIMIT, Serving, Setup};
 use serde_json::{Value, json};
-use serving::{LIMIT, Serving, Setup};
 use testkit::client::{Connection, Response};
 use testkit::issuer::Issuer;
 use testkit::upstream::Upstream;
@@ -31,7 +21,7 @@ impl World {
         let (issuer, upstream) = (Issuer::start(), Upstream::start());
         let mut setup = Setup::new(&issuer.url(), &upstream.url());
         setup.edge = edge.into();
-        setup.services = vec![("orders".into(), service(serving::orders(&upstream.url())))];
+        setup.services = vec![("orders".into(), service(crate::serving::orders(&upstream.url())))];
         let serving = setup.start();
         let token = issuer.token("ana", "acme", &json!({ "groups": ["support"] }));
         serving.wait_ready_for("/orders/ready", &token);

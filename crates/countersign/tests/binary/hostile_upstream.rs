@@ -1,18 +1,8 @@
 //! A service that answers more, or other, than it was asked: no other caller may ever get what it slipped in.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test ends at the first surprise"
-)]
-
-mod serving;
-
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
-use serving::{Serving, Setup};
+use crate::serving::{Serving, Setup};
 use testkit::client::{Connection, Response};
 use testkit::issuer::Issuer;
 

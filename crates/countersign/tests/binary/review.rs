@@ -1,16 +1,6 @@
 //! Bypasses that a hostile reading once found: each stays closed.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test ends at the first surprise"
-)]
-
-mod serving;
-
+use crate::serving::Setup;
 use serde_json::json;
-use serving::Setup;
 use testkit::client;
 use testkit::issuer::Issuer;
 use testkit::upstream::Upstream;

@@ -1,19 +1,9 @@
 //! Tokens that must not be accepted, through the running binary: one public text for all, the exact reason in the record.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test ends at the first surprise"
-)]
-
-mod serving;
-
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
+use crate::serving::{Serving, Setup};
 use serde_json::{Value, json};
-use serving::{Serving, Setup};
 use testkit::client::Response;
 use testkit::issuer::Issuer;
 use testkit::signing::{Kind, SigningKey, base64url};
@@ -323,7 +313,7 @@ fn api_59_two_clusters_with_one_issuer_name_stay_two() {
         ("two.json".into(), two.jwks().to_string().into_bytes()),
     ];
     setup.services =
-        vec![("orders".into(), serving::orders(&upstream.url()).replace("group:support", "group:one|support"))];
+        vec![("orders".into(), crate::serving::orders(&upstream.url()).replace("group:support", "group:one|support"))];
     let serving = setup.start();
     let token = |of: &Issuer| {
         let claims = json!({ "iss": "https://kubernetes.default.svc", "groups": ["support"] });

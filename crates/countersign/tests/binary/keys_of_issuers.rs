@@ -1,16 +1,6 @@
 //! Issuers that rotate, lie, stall and die, seen from requests: a rotation never causes a 401 for a valid token.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test ends at the first surprise"
-)]
-
-mod serving;
-
+use crate::serving::{LIMIT, Serving, Setup};
 use serde_json::json;
-use serving::{LIMIT, Serving, Setup};
 use testkit::issuer::{Fault, Issuer, OldKeys};
 use testkit::process::Process;
 use testkit::upstream::Upstream;
@@ -151,7 +141,7 @@ impl Provider {
 #[test]
 fn a_real_provider_and_a_real_upstream_through_rotation_death_and_return() {
     let mut provider = Provider::start(0);
-    let nginx = serving::nginx::Nginx::start();
+    let nginx = crate::serving::nginx::Nginx::start();
     let mut setup = Setup::new(&provider.url, &nginx.url());
     setup.issuers =
         format!("  id: {{ issuer: \"{}\", audience: [\"urn:acme\"], claims: {{ groups: groups }} }}\n", provider.url);

@@ -1,12 +1,4 @@
 //! `countersign dev` as a newcomer meets it: the three things to try, and nothing left behind.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test ends at the first surprise"
-)]
-
 use std::net::SocketAddr;
 use std::time::Duration;
 

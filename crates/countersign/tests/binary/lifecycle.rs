@@ -1,16 +1,6 @@
 //! Reload, drain, new certificates and a full disk while requests run: none of them costs a request.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test ends at the first surprise"
-)]
-
-mod serving;
-
+use crate::serving::{LIMIT, Serving, Setup};
 use serde_json::json;
-use serving::{LIMIT, Serving, Setup};
 use testkit::client;
 use testkit::issuer::Issuer;
 use testkit::process::Process;
@@ -39,7 +29,7 @@ fn reloads(serving: &Serving) -> usize {
 
 fn check_reloads_cost_nothing(more: &[&str]) {
     let issuer = Issuer::start();
-    let nginx = serving::nginx::Nginx::start();
+    let nginx = crate::serving::nginx::Nginx::start();
     let serving = Setup::new(&issuer.url(), &nginx.url()).start();
     let token = issuer.token("ana", "acme", &support());
     serving.wait_ready_for("/orders/1", &token);
@@ -149,7 +139,7 @@ fn point_to(serving: &Serving, target: &str) {
 fn a10_a_full_disk_refuses_strict_services_and_is_counted_for_the_others() {
     let (issuer, upstream) = (Issuer::start(), Upstream::start());
     let mut setup = Setup::new(&issuer.url(), &upstream.url());
-    let strict = serving::orders(&upstream.url())
+    let strict = crate::serving::orders(&upstream.url())
         .replace("service: orders", "service: strict\naudit: strict")
         .replace("path: /**", "path: /public/strict/**");
     setup.services.push(("strict".into(), strict));

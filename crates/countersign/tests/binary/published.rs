@@ -1,6 +1,5 @@
 //! What is published beside the code says what the code does: the committed JSON Schemas, the reference page, the example.
-//! `COUNTERSIGN_UPDATE=1 cargo test -p countersign --test published` writes the generated ones anew.
-#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+//! `COUNTERSIGN_UPDATE=1 cargo test -p countersign --test binary published` writes the generated ones anew.
 use countersign::config::{self, schema};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -16,7 +15,7 @@ fn check_generated(path: &str, expected: &str) {
         std::fs::write(&path, expected).unwrap();
     }
     let found = std::fs::read_to_string(&path).unwrap_or_default();
-    let hint = "run: COUNTERSIGN_UPDATE=1 cargo test -p countersign --test published";
+    let hint = "run: COUNTERSIGN_UPDATE=1 cargo test -p countersign --test binary published";
     assert!(found == expected, "{} is stale; {hint}", path.display());
 }
 

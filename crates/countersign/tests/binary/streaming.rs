@@ -1,18 +1,8 @@
 //! Bodies of a gigabyte pass at flat memory.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test ends at the first surprise"
-)]
-
-mod serving;
-
 use std::io::{Read as _, Write as _};
 use std::time::{Duration, Instant};
 
-use serving::{Serving, Setup};
+use crate::serving::{Serving, Setup};
 use testkit::client::Connection;
 use testkit::issuer::Issuer;
 use testkit::upstream::Upstream;
@@ -33,7 +23,7 @@ impl World {
     fn start() -> World {
         let (issuer, upstream) = (Issuer::start(), Upstream::start());
         let mut setup = Setup::new(&issuer.url(), &upstream.url());
-        setup.services = vec![("orders".into(), serving::orders(&upstream.url()) + "limits: { body: 2GiB }\n")];
+        setup.services = vec![("orders".into(), crate::serving::orders(&upstream.url()) + "limits: { body: 2GiB }\n")];
         let serving = setup.start();
         // Once around, so that what is allocated once is allocated.
         assert_eq!(serving.get("/public/x?do=stream:4000000", None).body.len(), 4_000_000);

@@ -1,6 +1,4 @@
 //! A running `countersign run` with files of its own, for the tests of this folder: start it, ask it, read its records.
-#![allow(dead_code, reason = "each test file uses its own part")]
-
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;

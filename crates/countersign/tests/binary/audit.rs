@@ -1,15 +1,5 @@
 //! The audit log of a running process: whole, refusing any changed byte, saying what a crash cut off.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test ends at the first surprise"
-)]
-
-mod serving;
-
-use serving::Setup;
+use crate::serving::Setup;
 use testkit::issuer::Issuer;
 use testkit::upstream::Upstream;
 

@@ -1,16 +1,6 @@
 //! Forged identity fields and ambiguous paths against the running binary: what the service gets is what was decided on.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test ends at the first surprise"
-)]
-
-mod serving;
-
+use crate::serving::{Serving, Setup};
 use serde_json::json;
-use serving::{Serving, Setup};
 use testkit::client::{self, Response};
 use testkit::issuer::Issuer;
 use testkit::upstream::Upstream;

@@ -1,16 +1,6 @@
 //! Rules that contradict, fail, vanish or change under load, in the running binary: nothing is ever widened.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test ends at the first surprise"
-)]
-
-mod serving;
-
+use crate::serving::{LIMIT, Serving, Setup};
 use serde_json::{Value, json};
-use serving::{LIMIT, Serving, Setup};
 use testkit::client;
 use testkit::issuer::Issuer;
 use testkit::upstream::Upstream;

@@ -1,0 +1,23 @@
+//! The binary as its users meet it: real processes, real sockets, real files. Nothing here reaches into its parts.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test ends at the first surprise"
+)]
+
+mod audit;
+mod check;
+mod dev;
+mod hostile_fields;
+mod hostile_http;
+mod hostile_rules;
+mod hostile_tokens;
+mod hostile_upstream;
+mod keys_of_issuers;
+mod lifecycle;
+mod published;
+mod review;
+mod serving;
+mod streaming;
