@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use trust::issuer::Profile;
-use trust::principal::Principal;
+use trust::principal::{Membership, Principal};
 use trust::token::Facts;
 
 use crate::audit::record::PrincipalFacts;
@@ -16,9 +16,14 @@ use crate::view::View;
 
 pub type Digest = [u8; 32];
 
-/// Weight of all entries of one worker at most, counted as the token's text plus a fixed part.
+/// Bytes that all entries of one worker hold at most, about; see [`Entry::weight`].
 const WEIGHT_MAX: usize = 16 * 1024 * 1024;
+/// An entry without its texts: its structs, its place in the map, the headers of its allocations.
 const ENTRY_WEIGHT: usize = 1024;
+/// A name besides its bytes: the header of its allocation, and its slots in the principal's set and in what records tell.
+const NAME_WEIGHT: usize = 80;
+/// A remembered Txn-Token besides its texts.
+const MINTED_WEIGHT: usize = 256;
 /// Txn-Tokens remembered for one access token.
 const MINTED_MAX: usize = 8;
 
@@ -29,6 +34,7 @@ pub struct Entry {
     /// What it was verified with: another profile or key set makes the entry worthless.
     pub profile: Arc<Profile>,
     pub keys_version: u64,
+    own_weight: usize,
     minted: Mutex<Vec<Minted>>,
     recorded: Mutex<Option<Recorded>>,
 }
@@ -66,7 +72,8 @@ pub struct MintKey {
 impl Entry {
     pub fn new(principal: Principal, facts: Facts, profile: Arc<Profile>, keys_version: u64) -> Entry {
         let (minted, recorded) = (Mutex::new(Vec::new()), Mutex::new(None));
-        Entry { principal, facts: Arc::new(facts), profile, keys_version, minted, recorded }
+        let own_weight = own_weight(&principal, &facts);
+        Entry { principal, facts: Arc::new(facts), profile, keys_version, own_weight, minted, recorded }
     }
 
     /// What a record tells of the principal under `view`; made by `project` when it is asked for the first time.
@@ -96,13 +103,38 @@ impl Entry {
         minted.iter().find(young).cloned()
     }
 
-    pub fn remember(&self, minted: Minted) {
+    fn remember(&self, minted: Minted) {
         let mut all = self.minted.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|old| old.key != minted.key);
         if all.len() >= MINTED_MAX {
             all.remove(0);
         }
         all.push(minted);
+    }
+
+    /// Bytes of memory it holds now, about.
+    fn weight(&self) -> usize {
+        let minted = self.minted.lock().unwrap_or_else(PoisonError::into_inner);
+        self.own_weight + minted.iter().map(Minted::weight).sum::<usize>()
+    }
+}
+
+/// What an entry weighs without Txn-Tokens. A short token can hold thousands of groups, so each of them counts.
+fn own_weight(who: &Principal, facts: &Facts) -> usize {
+    let agent = who.agent.as_ref().map(|agent| &agent.name);
+    let texts = [Some(&who.subject), Some(&who.id), who.client.as_ref(), agent, who.assurance.acr.as_ref()];
+    let sets = [&who.groups, &who.roles, &who.scopes].into_iter().flat_map(Membership::names);
+    let more = [&facts.kid, &facts.token_id];
+    ENTRY_WEIGHT
+        + texts.into_iter().flatten().map(|text| text.len()).sum::<usize>()
+        + more.into_iter().flatten().map(String::len).sum::<usize>()
+        + sets.chain(&who.assurance.amr).map(|name| NAME_WEIGHT + name.len()).sum::<usize>()
+        + facts.audience.iter().map(|audience| NAME_WEIGHT + audience.len()).sum::<usize>()
+}
+
+impl Minted {
+    fn weight(&self) -> usize {
+        MINTED_WEIGHT + self.header.len() + self.txn.len() + self.tth.len()
     }
 }
 
@@ -126,13 +158,20 @@ impl TokenCache {
             return Some(Arc::clone(entry));
         }
         let entry = generations.old.remove(digest)?;
-        generations.insert(*digest, Arc::clone(&entry), ENTRY_WEIGHT * 2);
+        generations.insert(*digest, Arc::clone(&entry));
         Some(entry)
     }
 
-    pub fn insert(&self, digest: Digest, entry: Arc<Entry>, token_bytes: usize) {
+    pub fn insert(&self, digest: Digest, entry: Arc<Entry>) {
         let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
-        generations.insert(digest, entry, ENTRY_WEIGHT + token_bytes);
+        generations.insert(digest, entry);
+    }
+
+    /// Keeps a Txn-Token beside the access token it was minted for.
+    pub fn remember(&self, entry: &Entry, minted: Minted) {
+        let weight = minted.weight();
+        entry.remember(minted);
+        self.generations.lock().unwrap_or_else(PoisonError::into_inner).make_room(weight);
     }
 
     pub fn remove(&self, digest: &Digest) {
@@ -152,13 +191,17 @@ impl TokenCache {
 }
 
 impl Generations {
-    fn insert(&mut self, digest: Digest, entry: Arc<Entry>, weight: usize) {
+    fn insert(&mut self, digest: Digest, entry: Arc<Entry>) {
+        self.make_room(entry.weight());
+        self.young.insert(digest, entry);
+    }
+
+    fn make_room(&mut self, weight: usize) {
         if self.young_weight + weight > WEIGHT_MAX / 2 {
             self.old = std::mem::take(&mut self.young);
             self.young_weight = 0;
         }
         self.young_weight += weight;
-        self.young.insert(digest, entry);
     }
 }
 
@@ -182,9 +225,13 @@ pub fn client_net_text(net: IpAddr) -> String {
 mod tests {
     use super::*;
     use trust::issuer::{ClaimPaths, Preset, Settings};
-    use trust::principal::{Assurance, Kind, Membership};
+    use trust::principal::{Assurance, Kind};
 
     fn entry() -> Arc<Entry> {
+        entry_in([])
+    }
+
+    fn entry_in(groups: impl IntoIterator<Item = String>) -> Arc<Entry> {
         let settings = Settings {
             name: "demo".into(),
             preset: Preset::Generic,
@@ -208,7 +255,7 @@ mod tests {
             issuer: "demo".into(),
             id: "ana".into(),
             client: None,
-            groups: Membership::complete([]),
+            groups: Membership::complete(groups.into_iter().map(Arc::from)),
             roles: Membership::complete([]),
             scopes: Membership::complete([]),
             agent: None,
@@ -250,24 +297,47 @@ mod tests {
         }
     }
 
-    #[test]
-    fn memory_stays_bounded_under_a_flood_of_tokens() {
+    /// A flood of tokens like this one: how many of them are remembered.
+    fn kept(entry: &Arc<Entry>) -> usize {
         let cache = TokenCache::default();
-        let entry = entry();
-        let large = 16 * 1024;
-        (0..20_000).for_each(|n| cache.insert(digest(n), Arc::clone(&entry), large));
-        assert!(cache.len() <= WEIGHT_MAX / large, "{}", cache.len());
+        (0..20_000).for_each(|n| cache.insert(digest(n), Arc::clone(entry)));
         assert!(cache.get(&digest(19_999)).is_some());
         assert!(cache.get(&digest(1)).is_none());
+        cache.len()
+    }
+
+    #[test]
+    fn memory_stays_bounded_whatever_the_tokens_hold() {
+        let small = kept(&entry());
+        assert!((8_000..=WEIGHT_MAX / ENTRY_WEIGHT).contains(&small), "{small}");
+        // 4,000 groups of one letter and a number fit into a token of 16 KiB, and cost at least 48 bytes each here.
+        let many = kept(&entry_in((0..4_000).map(|n| format!("g{n}"))));
+        assert!((2..=WEIGHT_MAX / (4_000 * 48)).contains(&many), "{many}");
+        let long = kept(&entry_in(["g".repeat(16_000)]));
+        assert!((2..=WEIGHT_MAX / 16_000).contains(&long), "{long}");
+    }
+
+    #[test]
+    fn remembered_txn_tokens_count_too() {
+        let cache = TokenCache::default();
+        let header = http::HeaderValue::from_str(&"t".repeat(2_000)).unwrap();
+        for n in 0..20_000 {
+            let entry = entry();
+            cache.insert(digest(n), Arc::clone(&entry));
+            cache.remember(&entry, Minted { header: header.clone(), ..minted(0) });
+        }
+        assert!((2..=WEIGHT_MAX / 3_000).contains(&cache.len()), "{}", cache.len());
+        let entry = cache.get(&digest(19_999)).unwrap();
+        assert!(entry.weight() > 3_000 && entry.minted(&minted(0).key, Duration::from_secs(1), UnixMs(0)).is_some());
     }
 
     #[test]
     fn what_is_used_survives_a_generation() {
         let cache = TokenCache::default();
         let entry = entry();
-        cache.insert(digest(0), Arc::clone(&entry), 100);
+        cache.insert(digest(0), Arc::clone(&entry));
         for n in 1..40_000 {
-            cache.insert(digest(n), Arc::clone(&entry), 100);
+            cache.insert(digest(n), Arc::clone(&entry));
             assert!(cache.get(&digest(0)).is_some(), "{n}");
         }
     }

@@ -57,7 +57,7 @@ impl Edge {
         }
         self.shared.metrics.token_cache_misses.inc();
         let (view, entry) = self.verify(view, text, recording, now).await?;
-        self.tokens.insert(key, Arc::clone(&entry), text.len());
+        self.tokens.insert(key, Arc::clone(&entry));
         Ok((view, Some(entry)))
     }
 

@@ -53,7 +53,7 @@ impl Edge {
         recording.stamped(&minted);
         let header = minted.header.clone();
         if !reuse.is_zero() {
-            entry.remember(minted);
+            self.tokens.remember(entry, minted);
         }
         Ok(header)
     }
