@@ -16,15 +16,26 @@ use tokio::time::{Instant, Sleep};
 pub struct Body {
     source: Source,
     bytes: u64,
-    bytes_max: u64,
-    forbidden_trailer: Option<fn(&http::HeaderName) -> bool>,
     on_end: Option<Box<dyn FnOnce(BodyEnd) + Send>>,
-    stall: Option<Stall>,
+    /// Most bodies have none; a body is moved often, so what is rare does not weigh in all.
+    limits: Option<Box<Limits>>,
     in_flight: Option<InFlight>,
     /// The head already said everything (HEAD, 204, 304): nobody will poll this body, and that is no abort.
     unsent: bool,
+}
+
+struct Limits {
+    bytes_max: u64,
+    forbidden_trailer: Option<fn(&http::HeaderName) -> bool>,
+    stall: Option<Stall>,
     /// Refuse before the first byte what a declared length already gives away.
     refused: Option<BodyError>,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { bytes_max: u64::MAX, forbidden_trailer: None, stall: None, refused: None }
+    }
 }
 
 enum Source {
@@ -118,17 +129,7 @@ impl Body {
         if incoming.is_end_stream() { Body::empty() } else { Body::new(Source::Incoming(incoming)) }
     }
     fn new(source: Source) -> Body {
-        Body {
-            source,
-            bytes: 0,
-            bytes_max: u64::MAX,
-            forbidden_trailer: None,
-            on_end: None,
-            stall: None,
-            in_flight: None,
-            unsent: false,
-            refused: None,
-        }
+        Body { source, bytes: 0, on_end: None, limits: None, in_flight: None, unsent: false }
     }
     /// `hook` runs exactly once: after the last byte, at the first error, or on drop. Several hooks run in the order given.
     pub fn on_end(mut self, hook: impl FnOnce(BodyEnd) + Send + 'static) -> Body {
@@ -143,20 +144,22 @@ impl Body {
     }
     /// The body fails with `TooLarge` at the first byte beyond; at once if its declared length is larger.
     pub fn limit(mut self, bytes_max: u64) -> Body {
-        self.bytes_max = self.bytes_max.min(bytes_max);
-        if self.len_hint().is_some_and(|length| length > self.bytes_max) {
-            self.refused = Some(BodyError::TooLarge);
+        let too_large = self.len_hint().is_some_and(|length| length > bytes_max);
+        let limits = self.limits.get_or_insert_default();
+        limits.bytes_max = limits.bytes_max.min(bytes_max);
+        if too_large {
+            limits.refused = Some(BodyError::TooLarge);
         }
         self
     }
     /// Refuse trailers for which `forbidden(name)`; the body then fails with `ForbiddenTrailer`.
     pub fn guard_trailers(mut self, forbidden: fn(&http::HeaderName) -> bool) -> Body {
-        self.forbidden_trailer = Some(forbidden);
+        self.limits.get_or_insert_default().forbidden_trailer = Some(forbidden);
         self
     }
     /// The body fails with `Stalled` when its reader waited this long for one frame.
     pub fn stall_after(mut self, after: Duration) -> Body {
-        self.stall = Some(Stall { after, waiting_since: None, sleep: None });
+        self.limits.get_or_insert_default().stall = Some(Stall { after, waiting_since: None, sleep: None });
         self
     }
     /// Known length, if any.
@@ -211,7 +214,9 @@ impl Body {
     fn finish(&mut self, end: End) {
         self.source = Source::Ended;
         self.in_flight = None;
-        self.stall = None;
+        if let Some(limits) = &mut self.limits {
+            limits.stall = None;
+        }
         if let Some(hook) = self.on_end.take() {
             hook(BodyEnd { bytes: self.bytes, end });
         }
@@ -245,8 +250,14 @@ impl Body {
             })),
         }
     }
+    fn stall(&mut self) -> Option<&mut Stall> {
+        self.limits.as_mut()?.stall.as_mut()
+    }
+    fn is_refused(&self) -> bool {
+        self.limits.as_ref().is_some_and(|limits| limits.refused.is_some())
+    }
     fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(stall) = &mut self.stall else { return Poll::Pending };
+        let Some(stall) = self.stall() else { return Poll::Pending };
         let since = *stall.waiting_since.get_or_insert_with(Instant::now);
         let deadline = since + stall.after;
         let sleep = stall.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
@@ -260,10 +271,11 @@ impl Body {
         Poll::Pending
     }
     fn check(&self, frame: &Frame<Bytes>) -> Result<(), BodyError> {
-        if self.bytes > self.bytes_max {
+        let Some(limits) = &self.limits else { return Ok(()) };
+        if self.bytes > limits.bytes_max {
             return Err(BodyError::TooLarge);
         }
-        match (frame.trailers_ref(), self.forbidden_trailer) {
+        match (frame.trailers_ref(), limits.forbidden_trailer) {
             (Some(trailers), Some(forbidden)) if trailers.keys().any(forbidden) => Err(BodyError::ForbiddenTrailer),
             _ => Ok(()),
         }
@@ -284,7 +296,7 @@ impl http_body::Body for Body {
         next
     }
     fn is_end_stream(&self) -> bool {
-        self.refused.is_none() && self.source_is_at_end()
+        !self.is_refused() && self.source_is_at_end()
     }
     fn size_hint(&self) -> SizeHint {
         self.len_hint().map_or_else(SizeHint::default, SizeHint::with_exact)
@@ -293,14 +305,14 @@ impl http_body::Body for Body {
 
 impl Body {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Some(error) = self.refused.take() {
+        if let Some(error) = self.limits.as_mut().and_then(|limits| limits.refused.take()) {
             return self.fail(error);
         }
         let Poll::Ready(next) = self.poll_source(cx) else {
             ready!(self.poll_stall(cx));
             return self.fail(BodyError::Stalled);
         };
-        if let Some(stall) = &mut self.stall {
+        if let Some(stall) = self.stall() {
             stall.waiting_since = None;
         }
         let frame = match next {
@@ -327,7 +339,7 @@ impl Body {
 impl Drop for Body {
     fn drop(&mut self) {
         if self.on_end.is_some() {
-            let complete = self.unsent || (self.refused.is_none() && self.source_is_at_end());
+            let complete = self.unsent || (!self.is_refused() && self.source_is_at_end());
             self.finish(if complete { End::Complete } else { End::Aborted });
         }
     }

@@ -259,7 +259,7 @@ impl<S: Service> Session<S> {
                 response
             }
             None => {
-                let response = self.ask(request.map(Body::incoming)).await;
+                let response = self.ask(Box::new(request.map(Body::incoming))).await;
                 if self.live.is_body_broken() { broken_body(response) } else { response }
             }
         };
@@ -274,7 +274,7 @@ impl<S: Service> Session<S> {
         let in_flight = InFlight::begin(Arc::clone(&self.live));
         let method_is_head = request.method() == Method::HEAD;
         let stall = self.worker.process.timeouts.body_stall;
-        let mut request = request.map(|body| Body::incoming(body).stall_after(stall));
+        let mut request = Box::new(request.map(|body| Body::incoming(body).stall_after(stall)));
         let mut response = match admit_http2(&mut request, self.worker.process.limits.header_fields_max) {
             Ok(()) => self.ask(request).await,
             Err(violation) => self.refuse(Refused::from_violation(violation)),

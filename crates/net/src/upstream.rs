@@ -48,6 +48,8 @@ pub struct TargetSettings {
     /// From the end of the request to the head of the answer. While a body is being sent the wait begins anew whenever the
     /// upstream takes a part of it or we wait for the client; it then ends after one to two times this long.
     pub first_byte_timeout: Duration,
+    /// From the call to the head of the answer: resolving, connecting, sending and every repetition together.
+    pub request_timeout: Duration,
     /// An unused connection is closed after this long (checked every second).
     pub idle_timeout: Duration,
 }
@@ -102,6 +104,8 @@ pub enum ForwardError {
     Identity(String),
     #[error("no answer within {0:?}")]
     FirstByteTimeout(Duration),
+    #[error("no answer within {0:?}, connecting and repetitions included")]
+    RequestTimeout(Duration),
     #[error("the upstream broke off or answered no valid HTTP: {0}")]
     Protocol(String),
     /// The *client's* body failed before the answer began: the fault is the client's.
@@ -124,15 +128,15 @@ impl Pool {
     /// again once if its method is idempotent and its body empty; one that was never written is sent again whatever it is.
     /// Where connecting fails, up to two further addresses are tried. Dropping the future, or the answer's body, cancels
     /// the exchange upstream. The answer's body counts nothing and limits nothing: that is for the caller.
-    pub async fn forward(
+    pub fn forward(
         &self,
         permit: trust::policy::Permit,
         target: &Arc<Target>,
         request: Request,
-    ) -> Result<Response, ForwardError> {
+    ) -> impl Future<Output = Result<Response, ForwardError>> + Send {
         // What is forwarded was decided on; the permit is spent here.
         drop(permit);
-        self.send(target, request).await
+        self.send(target, request)
     }
 
     async fn send(&self, target: &Arc<Target>, mut request: Request) -> Result<Response, ForwardError> {

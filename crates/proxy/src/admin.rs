@@ -84,7 +84,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     fn check(admin: &Admin, path: &str, expected: u16) {
-        let request = http::Request::get(path).body(Body::empty()).unwrap();
+        let request = Box::new(http::Request::get(path).body(Body::empty()).unwrap());
         assert_eq!(admin.answer(&request).status().as_u16(), expected, "{path}");
     }
 
@@ -107,7 +107,7 @@ mod tests {
         let admin = Admin { registry: Arc::default(), current: Current::new(), draining: Arc::default() };
         check(&admin, "/metrics", 200);
         check(&admin, "/orders/42", 404);
-        let post = http::Request::post("/metrics").body(Body::empty()).unwrap();
+        let post = Box::new(http::Request::post("/metrics").body(Body::empty()).unwrap());
         assert_eq!(admin.answer(&post).status().as_u16(), 405);
     }
 }

@@ -2,13 +2,15 @@
 //! a browser's navigation, with the challenge RFC 6750 and RFC 9470 ask for. Never says which check failed.
 
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use net::{Body, Response};
 use trust::policy::StepUp;
 use trust::reason::Reason;
 
 /// Carries the decision id on every answer.
-pub const DECISION_HEADER: &str = "countersign-decision";
+pub const DECISION_HEADER: HeaderName = HeaderName::from_static("countersign-decision");
+const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 const REALM: &str = "countersign";
 const RETRY_SECONDS: &str = "2";
 
@@ -24,8 +26,8 @@ pub struct Refusal<'a> {
 
 /// Is this a person's browser opening a page? Judged by Fetch Metadata, not by `Accept`.
 pub fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
-    let is = |name: &str, value: &str| headers.get(name).is_some_and(|v| v.as_bytes() == value.as_bytes());
-    *method == Method::GET && is("sec-fetch-mode", "navigate") && is("sec-fetch-dest", "document")
+    let is = |name: HeaderName, value: &str| headers.get(name).is_some_and(|v| v.as_bytes() == value.as_bytes());
+    *method == Method::GET && is(SEC_FETCH_MODE, "navigate") && is(SEC_FETCH_DEST, "document")
 }
 
 pub fn refusal(refusal: &Refusal<'_>) -> Response {

@@ -12,7 +12,6 @@ mod tests;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use feed::{Authorization, KeyDemand};
 use http::header::{AUTHORIZATION, HOST};
@@ -166,13 +165,8 @@ impl Edge {
         recording: &mut Recording,
     ) -> Result<Response, Stop> {
         let target = served.target.as_ref().map_err(|why| Stop::new(Reason::UpstreamConnect, why.clone()))?;
-        let exchange = self.pool.forward(permit, target, request);
-        let outcome = tokio::time::timeout(served.service.request_timeout, exchange).await;
-        let mut response = match outcome {
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) => return Err(forward_failed(&error)),
-            Err(_) => return Err(timed_out(served.service.request_timeout)),
-        };
+        let forwarded = self.pool.forward(permit, target, request).await;
+        let mut response = forwarded.map_err(|error| forward_failed(&error))?;
         wire::identity::clean_response(response.headers_mut());
         if let Ok(id) = HeaderValue::from_str(recording.decision_id()) {
             response.headers_mut().insert(DECISION_HEADER, id);
@@ -292,7 +286,7 @@ fn decide(
 
 /// The request as the upstream gets it: the bytes that were decided on, our fields, no token of the issuer's.
 fn prepare(
-    request: Request,
+    mut request: Request,
     served: &Served,
     path: &NormalPath,
     host: &str,
@@ -300,32 +294,35 @@ fn prepare(
     stamp: Option<HeaderValue>,
     recording: &mut Recording,
 ) -> Result<Request, Stop> {
-    let (mut parts, body) = request.into_parts();
     let bytes_max = served.service.body_bytes_max;
-    if body.len_hint().is_some_and(|length| length > bytes_max) {
+    if request.body().len_hint().is_some_and(|length| length > bytes_max) {
         return Err(Stop::new(Reason::BodyTooLarge, format!("more than {bytes_max} bytes")));
     }
-    if !parts.headers.contains_key(HOST) {
-        let authority = parts.uri.authority().map_or(host, http::uri::Authority::as_str);
+    if !request.headers().contains_key(HOST) {
+        let authority = request.uri().authority().map_or(host, http::uri::Authority::as_str);
         let value =
             HeaderValue::from_str(authority).map_err(|_| Stop::new(Reason::RequestMalformed, "no valid host"))?;
-        parts.headers.insert(HOST, value);
+        request.headers_mut().insert(HOST, value);
     }
-    parts.uri = origin_form(path, parts.uri.query())?;
+    if request.uri().authority().is_some() || request.uri().path() != path.as_str() {
+        *request.uri_mut() = origin_form(path, request.uri().query())?;
+    }
+    let headers = request.headers_mut();
     if stamp.is_some() && served.service.authorization == Authorization::Strip {
-        parts.headers.remove(AUTHORIZATION);
+        headers.remove(AUTHORIZATION);
     }
     if let Some(token) = stamp {
-        parts.headers.insert(TXN_TOKEN, token);
+        headers.insert(TXN_TOKEN, token);
     }
     let proto = if connection.tls.is_some() { "https" } else { "http" };
-    wire::identity::add_forwarded(&mut parts.headers, connection.remote.ip(), proto, host);
+    wire::identity::add_forwarded(headers, connection.remote.ip(), proto, host);
     // Nothing to count, limit or guard in most requests.
-    if body.len_hint() == Some(0) {
-        return Ok(Request::from_parts(parts, body));
+    if request.body().len_hint() != Some(0) {
+        let body = std::mem::replace(request.body_mut(), Body::empty());
+        let body = body.limit(bytes_max).guard_trailers(wire::identity::is_identity).on_end(recording.request_end());
+        *request.body_mut() = body;
     }
-    let body = body.limit(bytes_max).guard_trailers(wire::identity::is_identity).on_end(recording.request_end());
-    Ok(Request::from_parts(parts, body))
+    Ok(request)
 }
 
 fn origin_form(path: &NormalPath, query: Option<&str>) -> Result<Uri, Stop> {
@@ -336,15 +333,11 @@ fn origin_form(path: &NormalPath, query: Option<&str>) -> Result<Uri, Stop> {
     target.map_err(|error| Stop::new(Reason::PathRefused, error.to_string()))
 }
 
-fn timed_out(limit: Duration) -> Stop {
-    Stop::new(Reason::UpstreamTimeout, format!("no answer within {} ms", limit.as_millis()))
-}
-
 fn forward_failed(error: &ForwardError) -> Stop {
     let reason = match error {
         ForwardError::Connect { .. } => Reason::UpstreamConnect,
         ForwardError::Identity(_) => Reason::UpstreamIdentity,
-        ForwardError::FirstByteTimeout(_) => Reason::UpstreamTimeout,
+        ForwardError::FirstByteTimeout(_) | ForwardError::RequestTimeout(_) => Reason::UpstreamTimeout,
         ForwardError::Protocol(_) => Reason::UpstreamProtocol,
         ForwardError::RequestBody(BodyError::TooLarge) => Reason::BodyTooLarge,
         ForwardError::RequestBody(BodyError::ForbiddenTrailer) => Reason::HeaderForbidden,

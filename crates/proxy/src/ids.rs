@@ -44,9 +44,14 @@ impl Ids {
         let random: [u8; 5] = self.draw()?;
         let high = now.0.saturating_sub(EPOCH_MS) & 0xff_ffff_ffff;
         let low = random.iter().fold(0u64, |sum, b| (sum << 8) | u64::from(*b));
-        let bits = (u128::from(high) << 40) | u128::from(low);
-        let digit = |at: u32| ALPHABET.get(((bits >> (75 - 5 * at)) & 31) as usize).copied().map_or('0', char::from);
-        Ok((0..16).map(digit).collect())
+        let mut id = String::with_capacity(16);
+        for forty_bits in [high, low] {
+            for shift in [35, 30, 25, 20, 15, 10, 5, 0] {
+                let digit = ALPHABET.get(((forty_bits >> shift) & 31) as usize).copied();
+                id.push(digit.map_or('0', char::from));
+            }
+        }
+        Ok(id)
     }
 
     /// A UUIDv7 (RFC 9562) for `txn`.

@@ -143,6 +143,7 @@ fn serve(service: &Arc<Service>, metrics: &Metrics) -> Served {
         tls: upstream.tls.as_ref().map(|tls| (tls.server_name.clone(), tls.roots_pem.clone())),
         connect_timeout: upstream.connect_timeout,
         first_byte_timeout: upstream.first_byte_timeout,
+        request_timeout: service.request_timeout,
         idle_timeout: upstream.idle_timeout,
     });
     if let Err(why) = &target {

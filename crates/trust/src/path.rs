@@ -90,8 +90,30 @@ impl NormalPath {
     }
 
     /// The segments rules match: none is empty, the root has none, a trailing slash adds none.
-    pub fn segments(&self) -> impl Iterator<Item = &str> + Clone {
-        self.reading.as_deref().unwrap_or(&self.text).split('/').filter(|segment| !segment.is_empty())
+    pub fn segments(&self) -> Segments<'_> {
+        Segments { rest: self.reading.as_deref().unwrap_or(&self.text) }
+    }
+}
+
+/// Segments are short: looking at each byte is quicker than a search made for long texts.
+#[derive(Debug, Clone)]
+pub struct Segments<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Iterator for Segments<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        while !self.rest.is_empty() {
+            let end = self.rest.bytes().position(|byte| byte == b'/').unwrap_or(self.rest.len());
+            let (segment, rest) = self.rest.split_at_checked(end)?;
+            self.rest = rest.get(1..).unwrap_or_default();
+            if !segment.is_empty() {
+                return Some(segment);
+            }
+        }
+        None
     }
 }
 

@@ -173,16 +173,20 @@ pub fn clean_request(headers: &mut HeaderMap) -> Result<(), FieldError> {
 /// Removes hop-by-hop fields, `Countersign-*`/`Txn-Token` and our session cookies from an upstream's answer.
 pub fn clean_response(headers: &mut HeaderMap) {
     let mut unwanted: Vec<HeaderName> = Vec::new();
-    let mut cookies = false;
+    let (mut connection, mut cookies) = (false, false);
     for name in headers.keys() {
-        let text = name.as_str();
-        cookies |= text == "set-cookie";
-        if is_hop_by_hop(name) || text == "txn-token" || text.starts_with("countersign-") {
-            unwanted.push(name.clone());
+        match name.as_str() {
+            "connection" => connection = true,
+            "set-cookie" => cookies = true,
+            text if is_hop_by_hop(name) || text == "txn-token" || text.starts_with("countersign-") => {
+                unwanted.push(name.clone());
+            }
+            _ => {}
         }
     }
-    if headers.contains_key(header::CONNECTION) {
+    if connection {
         unwanted.extend(lists::nominated(headers).flatten());
+        headers.remove(header::CONNECTION);
     }
     for name in unwanted {
         headers.remove(name);

@@ -143,7 +143,7 @@ fn matches(record: &Record, line: &[u8], term: &str) -> bool {
         "method" => Some(record.request.method.to_string()),
         "host" => Some(record.request.host.clone()),
         "path" => Some(record.request.path.clone()),
-        "ip" | "client_ip" => Some(record.request.client_ip.clone()),
+        "ip" | "client_ip" => record.request.client_ip.map(|ip| ip.to_string()),
         "txn" => record.txn.as_deref().map(str::to_owned),
         "trace_id" => record.trace_id.clone(),
         _ => None,

@@ -89,7 +89,7 @@ fn explain(record: &Record, out: &mut dyn Write) -> std::io::Result<()> {
             "{}, caller {} from {} ({})",
             clean(service),
             clean(&request.peer),
-            clean(&request.client_ip),
+            request.client_ip.map_or_else(|| "an unknown address".to_owned(), |ip| ip.to_string()),
             clean(&request.protocol)
         ),
     )?;

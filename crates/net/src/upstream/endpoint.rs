@@ -99,11 +99,11 @@ impl Endpoint {
     }
 
     /// The most recently used idle connection that is still open.
-    pub(super) fn take_idle(&self, idle_timeout: Duration) -> Option<Http1> {
+    pub(super) fn take_idle(&self, idle_timeout: Duration, now: Instant) -> Option<Http1> {
         let mut shelf = self.shelf();
         shelf.settle(SETTLED_PER_LOOK);
         while let Some(connection) = shelf.ready.pop() {
-            if connection.sender.is_ready() && connection.last_used.elapsed() < idle_timeout {
+            if connection.sender.is_ready() && now.duration_since(connection.last_used) < idle_timeout {
                 return Some(connection);
             }
         }

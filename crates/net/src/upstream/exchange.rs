@@ -4,7 +4,7 @@ use super::group::Group;
 use super::{ForwardError, Target, path_and_query};
 use crate::{Body, BodyError, Request, Response};
 use bytes::Bytes;
-use http::{HeaderValue, Method, Uri, Version, header};
+use http::{HeaderName, HeaderValue, Method, Uri, Version, header};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use std::pin::{Pin, pin};
@@ -19,10 +19,12 @@ const ADDRESSES_TRIED_MAX: u32 = 3;
 /// Times one request may be put on a connection: a reused one that turned out dead, and a new one.
 const SENDS_MAX: u32 = 2;
 
-/// A request's body on its way out, watched if it is not empty.
-pub(super) struct Outgoing {
+/// A request's body on its way out. Most requests have none, and the library moves a request a dozen times.
+pub(super) struct Outgoing(Option<Box<Watched>>);
+
+struct Watched {
     body: Body,
-    upload: Option<Arc<Upload>>,
+    upload: Arc<Upload>,
 }
 
 /// How far a body has got, as seen from the side that waits for the answer.
@@ -38,25 +40,24 @@ impl http_body::Body for Outgoing {
     type Error = BodyError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = self.get_mut();
-        let polled = Pin::new(&mut this.body).poll_frame(cx);
-        if let Some(upload) = &this.upload {
-            upload.waits_for_client.store(polled.is_pending(), Relaxed);
-            if let Poll::Ready(frame) = &polled {
-                upload.steps.fetch_add(1, Relaxed);
-                if let Some(Err(error)) = frame {
-                    // The first failure stands.
-                    let _ = upload.failed.set(*error);
-                }
+        let Some(watched) = &mut self.get_mut().0 else { return Poll::Ready(None) };
+        let polled = Pin::new(&mut watched.body).poll_frame(cx);
+        let upload = &watched.upload;
+        upload.waits_for_client.store(polled.is_pending(), Relaxed);
+        if let Poll::Ready(frame) = &polled {
+            upload.steps.fetch_add(1, Relaxed);
+            if let Some(Err(error)) = frame {
+                // The first failure stands.
+                let _ = upload.failed.set(*error);
             }
         }
         polled
     }
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.0.as_ref().is_none_or(|watched| watched.body.is_end_stream())
     }
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |watched| watched.body.size_hint())
     }
 }
 
@@ -98,20 +99,33 @@ enum Failure {
     Unanswered(hyper::Error),
     /// The answer began, and was wrong.
     Broken(hyper::Error),
+    /// The upstream took too long.
     Late,
+    /// All of it took too long.
+    Overdue,
 }
 
 pub(super) async fn run(group: &Group, target: &Target, request: Request) -> Result<Response, ForwardError> {
+    let started = Instant::now();
+    let until = started + target.settings.request_timeout;
     let (parts, body) = request.into_parts();
     let upload = (!body.is_end_stream()).then(Arc::<Upload>::default);
     // Idempotent methods of RFC 9110 §9.2.2; an empty body can be sent twice.
     let repeatable = upload.is_none() && is_idempotent(&parts.method);
-    let mut request = http::Request::from_parts(parts, Outgoing { body, upload: upload.clone() });
+    let outgoing = Outgoing(upload.clone().map(|upload| Box::new(Watched { body, upload })));
+    let mut request = http::Request::from_parts(parts, outgoing);
     let (mut tried, mut sends) = (0u64, 0u32);
     let mut last = None;
     while let Some((at, endpoint)) = group.pick(tried) {
-        let fresh = sends > 0;
-        let mut connection = match lease(group, target, endpoint, fresh).await {
+        let idle = if sends > 0 { None } else { lease_idle(group, target, endpoint, started) };
+        let leased = match idle {
+            Some(connection) => Ok(connection),
+            None => match timeout_at(until, lease(target, endpoint)).await {
+                Ok(leased) => leased,
+                Err(_) => return Err(ForwardError::RequestTimeout(target.settings.request_timeout)),
+            },
+        };
+        let mut connection = match leased {
             Ok(connection) => connection,
             Err(error) => {
                 group.failed(endpoint);
@@ -123,10 +137,11 @@ pub(super) async fn run(group: &Group, target: &Target, request: Request) -> Res
                 continue;
             }
         };
-        let copy = (repeatable && connection.reused).then(|| copy_of(&request));
+        let copy = (repeatable && connection.reused).then(|| Repeat::of(&request));
         sends += 1;
         let guard = InFlight::begin(endpoint);
-        let failure = match connection.send(request, upload.as_deref(), target.settings.first_byte_timeout).await {
+        let failure = match connection.send(request, upload.as_deref(), target.settings.first_byte_timeout, until).await
+        {
             Ok(response) => return Ok(connection.finish(response, endpoint, guard, group.is_single())),
             Err(failure) => failure,
         };
@@ -138,9 +153,10 @@ pub(super) async fn run(group: &Group, target: &Target, request: Request) -> Res
         }
         let again = match (failure, copy) {
             (Failure::Late, _) => return Err(ForwardError::FirstByteTimeout(target.settings.first_byte_timeout)),
+            (Failure::Overdue, _) => return Err(ForwardError::RequestTimeout(target.settings.request_timeout)),
             (Failure::Broken(error), _) | (Failure::Unanswered(error), None) => return Err(broken(&error)),
             (Failure::Unsent(request, error), _) => (*request, error),
-            (Failure::Unanswered(error), Some(copy)) => (copy, error),
+            (Failure::Unanswered(error), Some(copy)) => (copy.into_request(), error),
         };
         if sends >= SENDS_MAX {
             return Err(broken(&again.1));
@@ -154,14 +170,40 @@ fn is_idempotent(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE)
 }
 
-/// A request without body, to be sent once more.
-fn copy_of(request: &http::Request<Outgoing>) -> http::Request<Outgoing> {
-    let mut copy = http::Request::new(Outgoing { body: Body::empty(), upload: None });
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.version_mut() = request.version();
-    *copy.headers_mut() = request.headers().clone();
-    copy
+/// A request without body, to be sent once more. Nearly all are made for nothing, so the fields are one text and no map.
+struct Repeat {
+    method: Method,
+    uri: Uri,
+    version: Version,
+    /// `name LF value LF` for each field: neither can hold a line feed.
+    fields: Vec<u8>,
+}
+
+impl Repeat {
+    fn of(request: &http::Request<Outgoing>) -> Repeat {
+        let lengths = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 2);
+        let mut fields = Vec::with_capacity(lengths.sum());
+        for (name, value) in request.headers() {
+            for part in [name.as_str().as_bytes(), b"\n", value.as_bytes(), b"\n"] {
+                fields.extend_from_slice(part);
+            }
+        }
+        Repeat { method: request.method().clone(), uri: request.uri().clone(), version: request.version(), fields }
+    }
+
+    fn into_request(self) -> http::Request<Outgoing> {
+        let mut request = http::Request::new(Outgoing(None));
+        let mut parts = self.fields.split(|byte| *byte == b'\n');
+        while let (Some(name), Some(value)) = (parts.next(), parts.next()) {
+            if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+                request.headers_mut().append(name, value);
+            }
+        }
+        *request.method_mut() = self.method;
+        *request.uri_mut() = self.uri;
+        *request.version_mut() = self.version;
+        request
+    }
 }
 
 fn broken(error: &hyper::Error) -> ForwardError {
@@ -186,13 +228,19 @@ enum Link {
     Http2(Http2),
 }
 
-async fn lease(group: &Group, target: &Target, endpoint: &Endpoint, fresh: bool) -> Result<Lease, ForwardError> {
+/// An HTTP/1.1 connection that waits for its next request.
+fn lease_idle(group: &Group, target: &Target, endpoint: &Endpoint, now: Instant) -> Option<Lease> {
+    if target.settings.http2 {
+        return None;
+    }
+    let connection = endpoint.take_idle(group.idle_timeout(), now)?;
+    Some(Lease { link: Link::Http1(connection), reused: true })
+}
+
+async fn lease(target: &Target, endpoint: &Endpoint) -> Result<Lease, ForwardError> {
     if target.settings.http2 {
         let (connection, reused) = endpoint.http2(target).await?;
         return Ok(Lease { link: Link::Http2(connection), reused });
-    }
-    if !fresh && let Some(connection) = endpoint.take_idle(group.idle_timeout()) {
-        return Ok(Lease { link: Link::Http1(connection), reused: true });
     }
     Ok(Lease { link: Link::Http1(endpoint.open_http1(target).await?), reused: false })
 }
@@ -203,18 +251,22 @@ impl Lease {
         request: http::Request<Outgoing>,
         upload: Option<&Upload>,
         limit: Duration,
+        until: Instant,
     ) -> Result<http::Response<Incoming>, Failure> {
         match &mut self.link {
             Link::Http1(connection) => {
                 let reads = connection.meter.reads();
-                let answer = answer(connection.sender.try_send_request(request), upload, limit).await;
+                let sent = pin!(connection.sender.try_send_request(request));
+                let answer = answer(sent, upload, limit, until).await;
                 answer.map_err(|failure| match failure {
                     Failure::Unanswered(error) if connection.meter.reads() != reads => Failure::Broken(error),
                     other => other,
                 })
             }
             // A stream that ended without an answer may have been acted upon; unless h2 hands the request back.
-            Link::Http2(connection) => answer(connection.sender.try_send_request(request), upload, limit).await,
+            Link::Http2(connection) => {
+                answer(pin!(connection.sender.try_send_request(request)), upload, limit, until).await
+            }
         }
     }
 
@@ -241,18 +293,22 @@ impl Lease {
     }
 }
 
+type Sent = Result<http::Response<Incoming>, hyper::client::conn::TrySendError<http::Request<Outgoing>>>;
+
 /// Waits for the head of the answer; see [`super::TargetSettings::first_byte_timeout`].
 async fn answer(
-    sent: impl Future<Output = Result<http::Response<Incoming>, hyper::client::conn::TrySendError<http::Request<Outgoing>>>>,
+    mut sent: Pin<&mut impl Future<Output = Sent>>,
     upload: Option<&Upload>,
     limit: Duration,
+    until: Instant,
 ) -> Result<http::Response<Incoming>, Failure> {
-    let mut sent = pin!(sent);
     let mut steps = 0;
     loop {
-        let error = match timeout_at(Instant::now() + limit, sent.as_mut()).await {
+        let late = Instant::now() + limit;
+        let error = match timeout_at(late.min(until), sent.as_mut()).await {
             Ok(Ok(response)) => return Ok(response),
             Ok(Err(error)) => error,
+            Err(_) if until < late => return Err(Failure::Overdue),
             Err(_) => match upload {
                 Some(upload) if upload.waits_for_client.load(Relaxed) => continue,
                 Some(upload) if upload.steps.load(Relaxed) != steps => {

@@ -151,6 +151,7 @@ fn settings(addresses: &[SocketAddr]) -> TargetSettings {
         tls: None,
         connect_timeout: LIMIT,
         first_byte_timeout: LIMIT,
+        request_timeout: 2 * LIMIT,
         idle_timeout: Duration::from_secs(60),
     }
 }
@@ -160,7 +161,7 @@ fn target(server: &RawServer) -> Arc<Target> {
 }
 
 fn request(method: Method, path: &str, body: Body) -> Request {
-    http::Request::builder().method(method).uri(path).header("host", "shop.example").body(body).unwrap()
+    Box::new(http::Request::builder().method(method).uri(path).header("host", "shop.example").body(body).unwrap())
 }
 
 fn get(path: &str) -> Request {
@@ -264,11 +265,16 @@ async fn after_a_dead_connection(second: Request, last_words: &str) -> (Result<S
 #[tokio::test]
 async fn m15_a_get_on_a_dead_connection_is_sent_again() {
     for method in [Method::GET, Method::HEAD, Method::PUT, Method::DELETE, Method::OPTIONS] {
-        let (found, server) = after_a_dead_connection(request(method.clone(), "/x", Body::empty()), "").await;
+        let mut second = request(method.clone(), "/x?y", Body::empty());
+        for (name, value) in [("x-twice", "1"), ("x-empty", ""), ("x-twice", "2"), ("x-text", "ü: \t,")] {
+            second.headers_mut().append(name, http::HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        let (found, server) = after_a_dead_connection(second, "").await;
         // A HEAD's answer has no body; the prepared one is more than was asked for, yet the status stands.
         assert_eq!(found.unwrap(), StatusCode::OK, "{method}");
         assert_eq!((server.requests().len(), server.connections()), (3, 2));
         assert_eq!(server.requests()[1], server.requests()[2]);
+        assert!(server.requests()[2].contains("x-twice: 1\r\nx-twice: 2\r\n"));
     }
 }
 
@@ -369,6 +375,32 @@ async fn a_slow_client_is_not_the_upstreams_fault() {
     sender.fail(BodyError::Stalled).await;
     let found = sending.await.map(|_| ());
     assert!(matches!(found, Err(ForwardError::RequestBody(BodyError::Stalled))), "{found:?}");
+}
+
+#[tokio::test]
+async fn a_request_has_a_limit_for_all_of_it() {
+    let server = serve_raw(vec![Reply::Silence, Reply::Silence]).await;
+    let short = Duration::from_millis(50);
+    let target = Target::new(TargetSettings { request_timeout: short, ..settings(&[server.address]) }).unwrap();
+    let (pool, target) = (Pool::new(), Arc::new(target));
+    let (_sender, never) = Body::stream(1);
+    for body in [Body::empty(), never] {
+        let found = exchange(&pool, &target, request(Method::POST, "/", body)).await;
+        assert!(matches!(found, Err(ForwardError::RequestTimeout(limit)) if limit == short), "{found:?}");
+        server.ended().await;
+    }
+    // A listener whose queue is never emptied does not finish its handshakes for ever.
+    let full = tokio::net::TcpSocket::new_v4().unwrap();
+    full.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let full = full.listen(1).unwrap();
+    let address = full.local_addr().unwrap();
+    let mut held = Vec::new();
+    while let Ok(Ok(stream)) = tokio::time::timeout(short, tokio::net::TcpStream::connect(address)).await {
+        held.push(stream);
+    }
+    let target = Target::new(TargetSettings { request_timeout: short, ..settings(&[address]) }).unwrap();
+    let found = exchange(&pool, &Arc::new(target), get("/")).await;
+    assert!(matches!(found, Err(ForwardError::RequestTimeout(limit)) if limit == short), "{found:?}");
 }
 
 #[tokio::test]

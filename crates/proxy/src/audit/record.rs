@@ -1,6 +1,7 @@
 //! What one audit line says. Field names are stable and documented in `docs/audit.md`; times are Unix milliseconds.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -81,7 +82,7 @@ impl Record {
             + self.id.len()
             + [&self.detail, &self.trace_id].into_iter().map(text).sum::<usize>()
             + [&self.txn, &self.tth].into_iter().flatten().map(|text| text.len()).sum::<usize>()
-            + [&request.host, &request.path, &request.client_ip].into_iter().map(String::len).sum::<usize>()
+            + [&request.host, &request.path].into_iter().map(String::len).sum::<usize>()
             + request.method.len()
             + self.principal.as_deref().map_or(0, memory_of_principal)
             + self.token.as_ref().and_then(|token| token.facts.as_deref()).map_or(0, memory_of_facts)
@@ -142,7 +143,8 @@ pub struct RequestFacts {
     pub path: String,
     /// Who calls, as the rules see it: `edge`; `client` when no decision was reached.
     pub peer: Cow<'static, str>,
-    pub client_ip: String,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub client_ip: Option<IpAddr>,
     pub protocol: Cow<'static, str>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub tls: Option<Cow<'static, str>>,

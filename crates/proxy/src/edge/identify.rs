@@ -70,10 +70,11 @@ impl Edge {
     ) -> Result<(Arc<View>, Arc<Entry>), Stop> {
         let peeked = Peeked::parse(text).map_err(stop)?;
         recording.token_seen(peeked.kid());
-        let refused = match verify_with(view, text, now) {
+        let refused = match verify_with(view, peeked, text, now) {
             Ok((verified, issuer)) => return Ok((Arc::clone(view), remember(verified, issuer, view, recording, now))),
             Err(refused) => refused,
         };
+        let peeked = Peeked::parse(text).map_err(stop)?;
         let Some(issuer) = view.issuers(peeked.iss()).next() else {
             return Err(stop(refused));
         };
@@ -87,7 +88,7 @@ impl Edge {
         if keys_of(&renewed) == keys_of(view) {
             return Err(explain_demand(refused, outcome, issuer));
         }
-        match verify_with(&renewed, text, now) {
+        match verify_with(&renewed, Peeked::parse(text).map_err(stop)?, text, now) {
             Ok((verified, issuer)) => {
                 let entry = remember(verified, issuer, &renewed, recording, now);
                 Ok((Arc::clone(&renewed), entry))
@@ -162,9 +163,14 @@ fn still_good<'a>(view: &'a View, entry: &Entry, now: UnixMs) -> Good<'a> {
     }
 }
 
-/// Tries every issuer that answers to the token's `iss`; the refusal told is the one that came furthest.
-fn verify_with<'a>(view: &'a View, text: &str, now: UnixMs) -> Result<(VerifiedToken, &'a Issuer), Refused> {
-    let peeked = Peeked::parse(text)?;
+/// Tries every issuer that answers to the token's `iss`; the refusal told is the one that came furthest. `peeked` is
+/// `text`, parsed: nearly always one issuer answers, and the token is parsed once.
+fn verify_with<'a>(
+    view: &'a View,
+    peeked: Peeked<'_>,
+    text: &str,
+    now: UnixMs,
+) -> Result<(VerifiedToken, &'a Issuer), Refused> {
     let candidates = peeked.candidates(view.snapshot.issuers.iter().map(|issuer| issuer.profile.as_ref()))?;
     let is_candidate =
         |issuer: &&Issuer| candidates.iter().any(|profile| std::ptr::eq(*profile, issuer.profile.as_ref()));

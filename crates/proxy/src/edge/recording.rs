@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use feed::Issuer;
-use http::{HeaderMap, Method, Version};
+use http::{HeaderMap, HeaderName, Method, Version};
 use net::{BodyEnd, Connection, End, Request, Response};
 use trust::path::NormalPath;
 use trust::policy::{Decision as PolicyDecision, Explanation, Verdict};
@@ -22,6 +22,7 @@ use crate::metrics::InFlight;
 use crate::token_cache::{Entry, Minted};
 use crate::view::{Served, View};
 
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// Status recorded when the client went away before an answer began.
 const CLIENT_GONE: u16 = 499;
 
@@ -57,7 +58,7 @@ impl Recording {
                 host: String::new(),
                 path: bounded(request.uri().path()),
                 peer: "client".into(),
-                client_ip: client_ip(connection).to_string(),
+                client_ip: Some(client_ip(connection)),
                 protocol: protocol(request.version()).into(),
                 tls: connection.tls.as_ref().map(|tls| tls.version.into()),
                 connection: connection.id,
@@ -287,7 +288,7 @@ fn protocol(version: Version) -> &'static str {
 
 /// The trace id of a valid W3C `traceparent` (version-traceid-parentid-flags, lower-case hex).
 fn trace_id(headers: &HeaderMap) -> Option<String> {
-    let text = headers.get("traceparent")?.to_str().ok()?;
+    let text = headers.get(TRACEPARENT)?.to_str().ok()?;
     let mut parts = text.split('-');
     let (version, trace) = (parts.next()?, parts.next()?);
     let hex = |s: &str, len: usize| s.len() == len && s.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));

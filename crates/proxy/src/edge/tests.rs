@@ -6,6 +6,7 @@ use net::Service as _;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use std::pin::Pin;
+use std::time::Duration;
 use testkit::signing::{Kind, SigningKey};
 use trust::issuer::{Profile, Settings};
 use trust::jwk::KeySet;
@@ -114,7 +115,7 @@ async fn answer_across(before: bool, after: bool) -> (u16, String) {
     let claims = json!({
         "iss": ISS, "sub": "ana", "aud": "acme", "client_id": "web", "jti": "1", "iat": now, "exp": now + 300,
     });
-    let mut request = Request::new(Body::empty());
+    let mut request = Box::new(http::Request::new(Body::empty()));
     *request.uri_mut() = Uri::from_static("/orders/1");
     request.headers_mut().insert(HOST, HeaderValue::from_static("shop.acme.example"));
     let bearer = format!("Bearer {}", new.sign(&json!({}), &claims));

@@ -16,7 +16,8 @@ struct Authority {
 /// The one host this request is for, lower-case without port and trailing dot, from target authority and `Host`; both must
 /// agree, ports included. An IPv6 literal keeps its brackets.
 pub fn request_host(uri: &Uri, headers: &HeaderMap) -> Result<String, FieldError> {
-    let mut fields = headers.get_all(header::HOST).iter();
+    // A look at each name is cheaper than a look-up by hash.
+    let mut fields = headers.iter().filter(|(name, _)| *name == header::HOST).map(|(_, value)| value);
     let field = fields.next();
     if fields.next().is_some() {
         return Err(FieldError::HostTwice);
@@ -62,8 +63,9 @@ fn authority(text: &str, scheme: Option<&str>) -> Result<Authority, FieldError> 
 
 /// `host`, `host:` and `host:port`.
 fn split_port(text: &str) -> Option<(&str, Option<u16>)> {
-    let after_literal = text.rfind(']').map_or(0, |at| at + 1);
-    let Some(colon) = text.get(after_literal..)?.find(':').map(|at| at + after_literal) else {
+    let position = |text: &str, wanted: u8| text.bytes().position(|byte| byte == wanted);
+    let after_literal = if text.starts_with('[') { position(text, b']').map_or(0, |at| at + 1) } else { 0 };
+    let Some(colon) = position(text.get(after_literal..)?, b':').map(|at| at + after_literal) else {
         return Some((text, None));
     };
     let (host, port) = (text.get(..colon)?, text.get(colon + 1..)?);
@@ -78,12 +80,20 @@ fn split_port(text: &str) -> Option<(&str, Option<u16>)> {
 }
 
 fn is_name(host: &str) -> bool {
-    !host.is_empty()
-        && host.len() <= HOST_BYTES_MAX
-        && host.split('.').all(|label| {
-            (1..=LABEL_BYTES_MAX).contains(&label.len())
-                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
-        })
+    let mut label_bytes = 0;
+    for byte in host.bytes() {
+        match byte {
+            b'.' if label_bytes == 0 => return false,
+            b'.' => label_bytes = 0,
+            b'-' | b'_' => label_bytes += 1,
+            _ if byte.is_ascii_alphanumeric() => label_bytes += 1,
+            _ => return false,
+        }
+        if label_bytes > LABEL_BYTES_MAX {
+            return false;
+        }
+    }
+    label_bytes > 0 && host.len() <= HOST_BYTES_MAX
 }
 
 fn invalid(text: &str) -> FieldError {

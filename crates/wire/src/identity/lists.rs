@@ -5,14 +5,19 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const SESSION_COOKIES: [&[u8]; 2] = [b"__Host-Http-cs", b"__Host-cs"];
 
-/// The field names that `Connection` nominates, or an element that is no field name.
+/// The field names that `Connection` nominates, or an element that is no field name. `close` and `keep-alive` are options
+/// of the connection; a field `Keep-Alive` is hop-by-hop by itself.
 pub(super) fn nominated(headers: &HeaderMap) -> impl Iterator<Item = Result<HeaderName, String>> {
     headers
         .get_all(header::CONNECTION)
         .iter()
         .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
         .map(<[u8]>::trim_ascii)
-        .filter(|element| !element.is_empty() && !element.eq_ignore_ascii_case(b"close"))
+        .filter(|element| {
+            !element.is_empty()
+                && !element.eq_ignore_ascii_case(b"close")
+                && !element.eq_ignore_ascii_case(b"keep-alive")
+        })
         .map(|element| HeaderName::from_bytes(element).map_err(|_| String::from_utf8_lossy(element).into_owned()))
 }
 

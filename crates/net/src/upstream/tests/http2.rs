@@ -171,7 +171,7 @@ async fn trailers_pass_over_http2() {
 #[tokio::test]
 async fn a_request_without_host_is_not_sent() {
     let server = serve_http2().await;
-    let found = exchange(&Pool::new(), &http2_target(&server), http::Request::new(Body::empty())).await;
+    let found = exchange(&Pool::new(), &http2_target(&server), Box::new(http::Request::new(Body::empty()))).await;
     assert!(matches!(found, Err(ForwardError::Protocol(_))), "{found:?}");
     assert_eq!(server.connections.load(SeqCst), 0);
 }
