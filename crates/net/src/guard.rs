@@ -102,6 +102,14 @@ impl Machine {
     /// Judges `input` and hands what is safe to `pass`, in order. After a fault the machine swallows everything.
     pub fn feed(&mut self, mut input: &[u8], pass: &mut impl FnMut(&[u8])) -> Result<(), Fault> {
         while !input.is_empty() {
+            input = self.feed_message(input, pass)?;
+        }
+        Ok(())
+    }
+
+    /// The same up to the end of a message. Gives back what comes after it.
+    pub fn feed_message<'a>(&mut self, mut input: &'a [u8], pass: &mut impl FnMut(&[u8])) -> Result<&'a [u8], Fault> {
+        while !input.is_empty() {
             let result = match self.state {
                 State::Head => self.feed_head(input, pass),
                 State::Length(left) => Ok(self.feed_data(input, left, pass, |left| match left {
@@ -113,11 +121,14 @@ impl Machine {
                     left => State::ChunkData(left),
                 })),
                 State::ChunkLine | State::ChunkEnd | State::Trailer => self.feed_line(input, pass).map_err(Fault::Body),
-                State::Stopped => return Ok(()),
+                State::Stopped => return Ok(&[]),
             };
             input = result.inspect_err(|_| self.state = State::Stopped)?;
+            if matches!(self.state, State::Head) {
+                break;
+            }
         }
-        Ok(())
+        Ok(input)
     }
 
     fn feed_data<'a>(

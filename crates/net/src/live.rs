@@ -99,6 +99,8 @@ pub(crate) struct Live {
     write_blocked_since: AtomicU64,
     /// When the client's end of stream was seen while an answer was due, or our last write after it; 0 = not.
     half_closed_since: AtomicU64,
+    /// A next request, or the end of the stream, was held back for the answer that is due.
+    wake_after_answer: AtomicBool,
     /// When we began to close in good order; 0 = not.
     farewell_since: AtomicU64,
     cut: AtomicU8,
@@ -124,6 +126,7 @@ impl Live {
             idle_since: AtomicU64::new(now),
             write_blocked_since: AtomicU64::new(0),
             half_closed_since: AtomicU64::new(0),
+            wake_after_answer: AtomicBool::new(false),
             farewell_since: AtomicU64::new(0),
             cut: AtomicU8::new(0),
             body_broken: AtomicBool::new(false),
@@ -159,8 +162,8 @@ impl Live {
     fn end(&self) {
         self.idle_since.store(self.clock.now(), Relaxed);
         self.in_flight.fetch_sub(1, Relaxed);
-        if self.half_closed_since.load(Relaxed) != 0 {
-            // The end of the stream was held back for this answer, and nothing else would make the connection look again.
+        if self.wake_after_answer.load(Relaxed) {
+            self.wake_after_answer.store(false, Relaxed);
             self.wake();
         }
     }
@@ -179,7 +182,12 @@ impl Live {
             self.half_closed_since.store(self.clock.now(), Relaxed);
         }
     }
+    /// Something was held back for the answer that is due, and nothing else would make the connection look again.
+    pub(crate) fn wake_after_answer(&self) {
+        self.wake_after_answer.store(true, Relaxed);
+    }
     pub(crate) fn half_closed(&self) {
+        self.wake_after_answer();
         if self.half_closed_since.load(Relaxed) == 0 {
             self.half_closed_since.store(self.clock.now(), Relaxed);
         }

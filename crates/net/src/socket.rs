@@ -16,6 +16,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 const SCRATCH_BYTES: usize = 64 * 1024;
+/// Bytes of further requests that are taken from the socket while one is answered; more waits in the kernel.
+const HELD_BYTES_MAX: usize = 64 * 1024;
 /// Bytes thrown away after our last answer, so that it is not lost to a reset.
 const LINGER_BYTES_MAX: usize = 16 * 1024 * 1024;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -60,8 +62,9 @@ pub(crate) struct Socket {
     live: Arc<Live>,
     mode: Mode,
     input: Input,
-    /// Read from the socket before the protocol was known.
+    /// Read from the socket and not judged: the protocol was not known, or an earlier request is being answered.
     unread: Vec<u8>,
+    unread_at: usize,
     /// Judged, and not yet taken by the HTTP library.
     ready: Vec<u8>,
     ready_at: usize,
@@ -77,6 +80,7 @@ impl Socket {
             mode: Mode::Unknown,
             input: Input::Open,
             unread: Vec::new(),
+            unread_at: 0,
             ready: Vec::new(),
             ready_at: 0,
             lingered: 0,
@@ -170,19 +174,53 @@ impl Socket {
     fn poll_judged(&mut self, cx: &mut Context<'_>, cursor: &mut ReadBufCursor<'_>) -> Poll<io::Result<usize>> {
         if !self.unread.is_empty() {
             let unread = std::mem::take(&mut self.unread);
-            self.judge(&unread, cursor)?;
-            return Poll::Ready(Ok(unread.len()));
+            let bytes = unread.get(std::mem::take(&mut self.unread_at)..).unwrap_or_default();
+            let rest = self.judge(bytes, cursor)?;
+            if rest > 0 {
+                self.unread_at = unread.len() - rest;
+                self.unread = unread;
+            }
+            return Poll::Ready(Ok(1));
         }
         with_scratch(cursor.remaining(), |scratch| {
             let mut buffer = ReadBuf::new(scratch);
             ready!(self.stream.poll_read(cx, &mut buffer))?;
             let bytes = buffer.filled();
-            self.judge(bytes, cursor)?;
+            let rest = self.judge(bytes, cursor)?;
+            self.unread.extend_from_slice(bytes.get(bytes.len() - rest..).unwrap_or_default());
             Poll::Ready(Ok(bytes.len()))
         })
     }
 
-    fn judge(&mut self, bytes: &[u8], cursor: &mut ReadBufCursor<'_>) -> io::Result<()> {
+    /// HTTP/1 while a request is answered. Nothing of the next one is handed on: the library would keep it, look at the socket
+    /// no more, and not notice a client that leaves.
+    fn poll_next_held(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.unread.len() - self.unread_at < HELD_BYTES_MAX {
+            match self.poll_unread(cx) {
+                // A client may shut down its side and wait for the answer (RFC 9112 §9.6 knows half-closed connections);
+                // the library would give the request up.
+                Poll::Ready(Ok(0)) => {
+                    self.live.half_closed();
+                    break;
+                }
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => break,
+            }
+        }
+        self.note_waiting();
+        if !self.unread.is_empty() {
+            self.live.wake_after_answer();
+        }
+        Poll::Pending
+    }
+
+    fn is_answer_due(&self) -> bool {
+        matches!(self.mode, Mode::Http1(_)) && self.live.in_flight() > 0 && self.position() == Position::Between
+    }
+
+    /// Returns how many of the last bytes it left unjudged, because they belong to the next message.
+    fn judge(&mut self, bytes: &[u8], cursor: &mut ReadBufCursor<'_>) -> io::Result<usize> {
         let ready = &mut self.ready;
         let mut pass = |bytes: &[u8]| {
             if ready.is_empty() && bytes.len() <= cursor.remaining() {
@@ -192,11 +230,11 @@ impl Socket {
             }
         };
         match &mut self.mode {
-            Mode::Unknown => Ok(()),
+            Mode::Unknown => Ok(0),
             Mode::Http2(meter) => match meter.feed(bytes, self.live.now()) {
                 Ok(()) => {
                     pass(bytes);
-                    Ok(())
+                    Ok(0)
                 }
                 Err(flood) => {
                     self.live.refuse(Refused { refusal: Refusal::Flood(flood), status: 400, reason: flood });
@@ -205,19 +243,22 @@ impl Socket {
             },
             Mode::Http1(machine) => {
                 let before = machine.messages();
-                let verdict = machine.feed(bytes, &mut pass);
+                let verdict = machine.feed_message(bytes, &mut pass);
                 for _ in before..machine.messages() {
                     self.live.begin();
                 }
                 match verdict {
-                    Ok(()) => {
+                    Ok(rest) => {
                         if machine.position() == Position::InBody {
                             self.live.wait_from_now(Waiting::Nothing);
                         }
+                        Ok(rest.len())
                     }
-                    Err(fault) => self.fault(fault),
+                    Err(fault) => {
+                        self.fault(fault);
+                        Ok(0)
+                    }
                 }
-                Ok(())
             }
         }
     }
@@ -262,7 +303,8 @@ impl Socket {
     }
 
     fn is_input_left(&self) -> bool {
-        !matches!(self.input, Input::Open | Input::Ended) || self.position() != Position::Between
+        let is_reading = !matches!(self.input, Input::Open | Input::Ended);
+        is_reading || self.position() != Position::Between || !self.unread.is_empty()
     }
 }
 
@@ -291,10 +333,12 @@ impl hyper::rt::Read for Socket {
                 socket.header_timeout();
                 continue;
             }
+            if socket.is_answer_due() {
+                return socket.poll_next_held(cx);
+            }
             match socket.poll_judged(cx, &mut cursor) {
-                Poll::Ready(Ok(0)) if socket.live.in_flight() > 0 && socket.position() != Position::InBody => {
-                    // A client may shut down its side and wait for the answer (RFC 9112 §9.6 knows half-closed
-                    // connections); the library would give the request up.
+                // HTTP/2: a client may shut down its side and wait for its answers.
+                Poll::Ready(Ok(0)) if socket.live.in_flight() > 0 && socket.position() == Position::Between => {
                     socket.live.half_closed();
                     return Poll::Pending;
                 }

@@ -17,6 +17,25 @@ fn run<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<u8>, Option<Fault
     (passed, fault, machine.messages())
 }
 
+#[test]
+fn a_message_is_judged_alone_and_the_next_one_given_back() {
+    let messages: [&[u8]; 4] = [
+        b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"POST /b HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi",
+        b"POST /c HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nT: v\r\n\r\n",
+        b"\r\nGET /d HTTP/1.1\r\nHost: a\r\n\r\n",
+    ];
+    let all = messages.concat();
+    let (mut machine, mut input) = (Machine::new(LIMITS), all.as_slice());
+    for (count, message) in (1..).zip(messages) {
+        let mut passed = Vec::new();
+        input = machine.feed_message(input, &mut |bytes| passed.extend_from_slice(bytes)).unwrap();
+        assert_eq!((passed.as_slice(), machine.messages()), (message, count));
+        assert_eq!(machine.position(), Position::Between);
+    }
+    assert_eq!(input, b"");
+}
+
 fn run_all_splits(bytes: &[u8]) -> (Vec<u8>, Option<Fault>, u64) {
     let whole = run([bytes]);
     assert_eq!(whole, run(bytes.chunks(1)), "byte by byte: {}", bytes.escape_ascii());

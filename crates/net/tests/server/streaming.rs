@@ -32,6 +32,41 @@ fn events_arrive_one_by_one_and_a_client_that_leaves_is_noticed() {
 }
 
 #[test]
+fn a_client_that_pipelines_behind_a_silent_answer_and_leaves_is_noticed() {
+    let server = start();
+    let check = |pipelined: &str, gone: usize| {
+        let mut raw = server.connect();
+        // In one write, so that both requests are read at once; and in a second, after the first answer began.
+        raw.send(format!("GET /events HTTP/1.1\r\nHost: a\r\n\r\n{pipelined}"));
+        raw.read_until("data: 0\n\n");
+        raw.send(pipelined);
+        drop(raw);
+        server.seen.wait_for("the abort", |seen| seen.given_up.load(SeqCst) == gone);
+    };
+    check("GET / HTTP/1.1\r\nHost: a\r\n\r\n", 1);
+    check("GET / HT", 2);
+    check("POST /read HTTP/1.1\r\nHost: a\r\nContent-Length: 20000\r\n\r\nhalf of it", 3);
+    check(&"GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(500), 4);
+    assert_eq!(server.requests(), ["GET /events"; 4], "what was held back is never served");
+}
+
+#[test]
+fn requests_held_back_for_a_slow_answer_are_answered_in_their_turn() {
+    let server = start();
+    let mut raw = server.connect();
+    raw.send("GET /wait HTTP/1.1\r\nHost: a\r\n\r\nPOST /read HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhel");
+    server.seen.wait_for("the request", |seen| seen.requests.lock().unwrap().len() == 1);
+    raw.send("lo".to_owned() + &"GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(4_000));
+    server.seen.go.notify_one();
+    assert_eq!(raw.answer().1, "waited");
+    for expected in std::iter::repeat_n("hello", 4_001) {
+        assert_eq!(raw.answer().1, expected);
+    }
+    raw.get("/");
+    assert_eq!(raw.answer().1, "hello");
+}
+
+#[test]
 fn a_client_that_leaves_before_the_answer_is_noticed() {
     let server = start();
     let mut raw = server.connect();
