@@ -25,6 +25,8 @@ pub(crate) struct Row {
     pub(crate) met: Option<bool>,
     /// Lowest and highest round.
     pub(crate) spread: (f64, f64),
+    /// Each round's figure; of a comparison, each round's ratio.
+    pub(crate) rounds: Vec<f64>,
 }
 
 impl Report {
@@ -34,8 +36,6 @@ impl Report {
 
     /// A measured figure without a target.
     pub(crate) fn add(&mut self, case: &str, subject: &str, unit: &'static str, rounds: &[f64]) {
-        let lowest = rounds.iter().copied().fold(f64::INFINITY, f64::min);
-        let highest = rounds.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         self.rows.push(Row {
             case: case.to_owned(),
             subject: subject.to_owned(),
@@ -45,18 +45,25 @@ impl Report {
             ratio: None,
             target: None,
             met: None,
-            spread: (lowest, highest),
+            spread: spread(rounds),
+            rounds: rounds.to_vec(),
         });
     }
 
-    /// A row that compares two figures measured before: `case` of `subject` over `other_case` of `other`.
-    pub(crate) fn compare(&mut self, (case, subject): (&str, &str), (other_case, other): (&str, &str), target: f64) {
+    /// A row that compares two figures measured before: `case` of `subject` over `other_case` of `other`, round by round,
+    /// so that a machine that grows slower over the rounds does not enter. The median of the ratios is judged.
+    pub(crate) fn compare(
+        &mut self,
+        (case, subject): (&str, &str),
+        (other_case, other): (&str, &str),
+        target: Option<f64>,
+    ) {
         let of = |case: &str, subject: &str| {
             self.rows.iter().find(|row| row.case == case && row.subject == subject && row.against.is_none())
         };
         let (Some(ours), Some(theirs)) = (of(case, subject), of(other_case, other)) else { return };
-        let ratio = ours.value / theirs.value;
-        let spread = (ours.spread.0 / theirs.spread.1, ours.spread.1 / theirs.spread.0);
+        let ratios: Vec<f64> = ours.rounds.iter().zip(&theirs.rounds).map(|(ours, theirs)| ours / theirs).collect();
+        let ratio = median(&ratios);
         let row = Row {
             case: case.to_owned(),
             subject: subject.to_owned(),
@@ -64,9 +71,10 @@ impl Report {
             unit: ours.unit,
             against: Some(format!("{other}, {other_case}")),
             ratio: Some(ratio),
-            target: Some(target),
-            met: Some(ratio <= target),
-            spread,
+            target,
+            met: target.map(|target| ratio <= target),
+            spread: spread(&ratios),
+            rounds: ratios,
         };
         self.rows.push(row);
     }
@@ -109,6 +117,11 @@ fn line(row: &Row) -> String {
     )
 }
 
+fn spread(rounds: &[f64]) -> (f64, f64) {
+    let lowest = rounds.iter().copied().fold(f64::INFINITY, f64::min);
+    (lowest, rounds.iter().copied().fold(f64::NEG_INFINITY, f64::max))
+}
+
 pub(crate) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -145,12 +158,16 @@ mod tests {
     #[test]
     fn a_ratio_is_judged_by_its_target() {
         let mut report = Report { name: "test", machine: String::new(), rows: Vec::new() };
-        report.add("plain", "ours", "µs", &[10.0, 12.0, 11.0]);
-        report.add("plain", "nginx", "µs", &[10.0]);
-        report.compare(("plain", "ours"), ("plain", "nginx"), 1.15);
-        report.compare(("plain", "ours"), ("plain", "absent"), 1.15);
+        // Slower by a half in the second round, both of them.
+        report.add("plain", "ours", "µs", &[11.0, 16.5, 12.0]);
+        report.add("plain", "nginx", "µs", &[10.0, 15.0, 10.0]);
+        report.compare(("plain", "ours"), ("plain", "nginx"), Some(1.15));
+        report.compare(("plain", "ours"), ("plain", "nginx"), None);
+        report.compare(("plain", "ours"), ("plain", "absent"), Some(1.15));
         let met: Vec<_> = report.rows.iter().map(|row| row.met).collect();
-        assert_eq!(met, [None, None, Some(true)]);
+        assert_eq!(met, [None, None, Some(true), None]);
+        let ratio = report.rows.get(2).unwrap();
+        assert!((ratio.ratio.unwrap() - 1.1).abs() < 1e-9 && (ratio.spread.1 - 1.2).abs() < 1e-9);
         report.limit("plain", "nginx", 9.0);
         assert_eq!(report.rows.get(1).and_then(|row| row.met), Some(false));
     }
