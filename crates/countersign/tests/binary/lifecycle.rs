@@ -57,6 +57,79 @@ fn reloads_under_load_cost_no_request_over_http_2() {
     check_reloads_cost_nothing(&["-m", "10"]);
 }
 
+/// `h2load`'s count of requests by what became of them: `started`, `done`, `succeeded`, `failed`, `errored`, `timeout`.
+fn counted(out: &str, what: &str) -> usize {
+    let line = out.lines().find(|line| line.starts_with("requests:")).unwrap_or_else(|| panic!("{out}"));
+    let found = line.split([':', ',']).find_map(|part| part.trim().strip_suffix(what)?.trim().parse().ok());
+    found.unwrap_or_else(|| panic!("no `{what}`: {line}"))
+}
+
+/// A connection that was used once and is kept.
+fn kept_connection(edge: std::net::SocketAddr) -> std::net::TcpStream {
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::net::TcpStream::connect(edge).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    stream.write_all(b"GET /public/kept HTTP/1.1\r\nHost: shop.acme.example\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"from nginx\n") {
+        let mut buffer = [0; 1024];
+        let count = stream.read(&mut buffer).unwrap();
+        assert!(count > 0, "{}", answer.escape_ascii());
+        answer.extend_from_slice(&buffer[..count]);
+    }
+    stream
+}
+
+/// SIGTERM in the middle of the load. Its client does not come back, so most requests are never made; every one that was sent
+/// is answered. `unsent_max`: requests the client had counted as started, and not sent when it read that no more are taken.
+fn check_sigterm_costs_nothing(more: &[&str], unsent_max: usize) {
+    use std::io::Read as _;
+    let issuer = Issuer::start();
+    let nginx = crate::serving::nginx::Nginx::start();
+    let mut serving = Setup::new(&issuer.url(), &nginx.url()).start();
+    let token = issuer.token("ana", "acme", &support());
+    serving.wait_ready_for("/orders/ready", &token);
+    let kept: Vec<_> = (0..4).map(|_| kept_connection(serving.edge)).collect();
+    let total = 100_000;
+    let mut load = load(&serving, &token, total, more);
+    testkit::wait_for("load", LIMIT, || {
+        number(&serving.metrics(), "countersign_requests_total{service=\"orders\",reason=\"none\"}") > 1_000.0
+    });
+    serving.process.signal("TERM");
+    for mut stream in kept {
+        let mut rest = Vec::new();
+        assert_eq!(stream.read_to_end(&mut rest).unwrap(), 0, "an idle connection is closed in good order");
+    }
+    assert_eq!(serving.process.wait(LIMIT).code(), Some(0), "{}", serving.process.stderr());
+    load.wait(LIMIT);
+    let out = load.stdout();
+    let count = |what: &str| counted(&out, what);
+    let (started, succeeded) = (count("started"), count("succeeded"));
+    assert!(started > 1_000 && started < total, "{out}");
+    assert_eq!((count("done"), count("errored"), count("timeout")), (started, total - started, 0), "{out}");
+    assert!(started - succeeded <= unsent_max, "{out}");
+    assert!(out.contains(&format!("status codes: {succeeded} 2xx, 0 3xx, 0 4xx, 0 5xx")), "{out}");
+    let log = std::fs::read_to_string(serving.audit_file()).unwrap();
+    let of_load: Vec<&str> = log.lines().filter(|line| line.contains("\"/orders/1\"")).collect();
+    let complete = of_load.iter().filter(|line| line.contains("\"status\":200") && line.contains("\"complete\""));
+    assert_eq!(
+        (of_load.len(), complete.count()),
+        (succeeded, succeeded),
+        "what reached the edge was answered and recorded"
+    );
+    assert!(!serving.process.stderr().contains("connections were cut"), "{}", serving.process.stderr());
+}
+
+#[test]
+fn sigterm_under_load_costs_no_request_over_http_1() {
+    check_sigterm_costs_nothing(&["--h1"], 0);
+}
+
+#[test]
+fn sigterm_under_load_costs_no_request_over_http_2() {
+    check_sigterm_costs_nothing(&["-m", "10"], 4 * 10);
+}
+
 #[test]
 fn what_is_in_flight_at_sigterm_is_answered_and_recorded() {
     let (issuer, upstream) = (Issuer::start(), Upstream::start());
