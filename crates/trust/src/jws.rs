@@ -30,11 +30,18 @@ pub enum JwsError {
     #[error("algorithm `{0}` is not accepted")]
     Algorithm(String),
     /// The set has no key of this `kid`, or none at all for a token without `kid`: newer keys may help.
-    #[error("no key fits `kid` {0:?}")]
+    #[error("{}", key_unknown(.0.as_deref()))]
     KeyUnknown(Option<String>),
     /// A key was found, and it is not the key that signed this, or may not be used with this algorithm.
     #[error("the signature does not fit")]
     Signature,
+}
+
+fn key_unknown(kid: Option<&str>) -> String {
+    match kid {
+        Some(kid) => format!("no key has the token's `kid`, `{kid}`"),
+        None => "the token names no `kid`, and no key fits without one".to_owned(),
+    }
 }
 
 /// A JWS whose header was read and whose signature was not checked. Nothing it says may be believed.
