@@ -3,6 +3,7 @@ use crate::serving::{LIMIT, Serving, Setup};
 use serde_json::json;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
 use testkit::issuer::{Fault, Issuer, OldKeys};
 use testkit::process::Process;
 use testkit::signing::base64url;
@@ -54,33 +55,60 @@ fn flood(edge: SocketAddr, connection: usize, count: usize, claims: &serde_json:
     })
 }
 
+/// Tokens of each of the flood's connections; `COUNTERSIGN_FLOOD` makes a longer one, for the figures it prints
+/// (docs/performance.md).
+fn flood_size() -> usize {
+    std::env::var("COUNTERSIGN_FLOOD").map_or(3_000, |text| text.parse().expect("a number of tokens"))
+}
+
+/// What a flood cost the good requests beside it. Told, not judged: a loaded machine is no defect.
+fn tell(flood: usize, elapsed: Duration, mut good: Vec<Duration>, fetches: u64) {
+    good.sort_unstable();
+    let at = |per_cent: usize| good.get(good.len() * per_cent / 100).copied().unwrap_or_default();
+    let each_s = flood as f64 / elapsed.as_secs_f64();
+    let _ = writeln!(
+        std::io::stderr(),
+        "{each_s:.0} unknown kids a second for {elapsed:.1?}: {} good requests, p50 {:.1?}, p99 {:.1?}; {fetches} fetches",
+        good.len(),
+        at(50),
+        at(99),
+    );
+}
+
 #[test]
 fn api_40_random_kids_cost_at_most_three_fetches_and_valid_traffic_goes_on() {
     const CONNECTIONS: usize = 4;
-    const EACH: usize = 3_000;
+    let each = flood_size();
     let (issuer, upstream) = (Issuer::start(), Upstream::start());
     let serving = served(&issuer, &upstream);
     let good = issuer.token("ana", "acme", &support());
     serving.wait_ready_for("/orders/1", &good);
     let before = issuer.fetches();
     let claims = issuer.claims("eve", "acme", &support());
+    let started = Instant::now();
+    let mut took = Vec::new();
     std::thread::scope(|scope| {
         let (edge, claims) = (serving.edge, &claims);
         let floods: Vec<_> =
-            (0..CONNECTIONS).map(|connection| scope.spawn(move || flood(edge, connection, EACH, claims))).collect();
+            (0..CONNECTIONS).map(|connection| scope.spawn(move || flood(edge, connection, each, claims))).collect();
         while !floods.iter().all(std::thread::ScopedJoinHandle::is_finished) {
+            let asked = Instant::now();
             assert_eq!(serving.get("/orders/1", Some(&good)).status, 200);
+            took.push(asked.elapsed());
         }
         for flood in floods {
-            assert_eq!(flood.join().unwrap(), EACH);
+            assert_eq!(flood.join().unwrap(), each);
         }
     });
-    assert!(issuer.fetches() - before <= 3, "{}", issuer.fetches() - before);
+    let elapsed = started.elapsed();
+    let fetches = u64::try_from(issuer.fetches() - before).unwrap();
+    tell(CONNECTIONS * each, elapsed, took, fetches);
+    assert!(fetches <= 3 * (1 + elapsed.as_secs() / 60), "{fetches} in {elapsed:?}");
     let metrics = serving.metrics();
     let throttled = "countersign_kid_miss_total{issuer=\"id\",outcome=\"throttled\"} ";
     let count = metrics.lines().find_map(|line| line.strip_prefix(throttled)?.parse::<usize>().ok());
     // What came while a fetch was under way waited for it and counts as refreshed.
-    assert!(count.is_some_and(|count| count > CONNECTIONS * EACH / 2), "{metrics}");
+    assert!(count.is_some_and(|count| count > CONNECTIONS * each / 2), "{metrics}");
 }
 
 #[test]
