@@ -1,78 +1,42 @@
-//! Life of a request at the edge: route, clean, identify, decide, stamp, forward, record.
+//! Life of a request at the edge: route, clean, judge, forward, record. Judging is done by [`crate::judge`].
 //!
 //! Each step takes what the step before proved. Nothing is forwarded without a permit, and every request that got this
 //! far leaves one audit record, also when its task is dropped.
 
-mod identify;
-mod recording;
-mod stamp;
 #[cfg(test)]
 mod tests;
 
-use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use feed::{Authorization, KeyDemand};
+use feed::Authorization;
 use http::header::{AUTHORIZATION, HOST};
 use http::{HeaderValue, Method, Uri};
 use net::upstream::{ForwardError, Pool};
 use net::{Body, BodyError, Connection, Refusal, Request, Response};
 use trust::path::NormalPath;
-use trust::policy::{Input, Peer, Permit, StepUp, Verdict};
-use trust::principal::Principal;
+use trust::policy::Permit;
 use trust::reason::Reason;
 
 use crate::answer::{self, DECISION_HEADER};
-use crate::audit::{Audit, Health};
 use crate::clock::UnixMs;
-use crate::ids::Ids;
-use crate::metrics::Metrics;
-use crate::minter::Minter;
-use crate::token_cache::TokenCache;
-use crate::view::{Routed, Served, View, Views};
-use recording::Recording;
+use crate::judge::recording::{self, Recording};
+use crate::judge::{self, Asked, Client, Judge, Judged, Shared, Stop};
+use crate::view::Served;
 
 /// Where the public keys of this edge's Txn-Tokens are served, on every host.
 pub const JWKS_PATH: &str = "/.well-known/countersign/jwks.json";
 
 const TXN_TOKEN: http::HeaderName = http::HeaderName::from_static("txn-token");
 
-/// What the workers of one edge share.
-pub struct Shared {
-    pub views: Views,
-    pub metrics: Metrics,
-    pub audit: Audit,
-    /// Refuse what cannot be recorded also at services that are not `strict`.
-    pub refuse_unrecorded: AtomicBool,
-    pub minter: Arc<Minter>,
-    pub key_demand: Arc<dyn KeyDemand>,
-}
-
 /// One worker of the edge.
 pub struct Edge {
-    shared: Arc<Shared>,
+    judge: Judge,
     pool: Pool,
-    tokens: TokenCache,
-    ids: Ids,
-}
-
-/// Why the upstream's answer is not what the caller gets.
-struct Stop {
-    reason: Reason,
-    detail: String,
-    step_up: Option<StepUp>,
-}
-
-impl Stop {
-    fn new(reason: Reason, detail: impl Into<String>) -> Stop {
-        Stop { reason, detail: detail.into(), step_up: None }
-    }
 }
 
 impl Edge {
     pub fn new(shared: Arc<Shared>) -> Edge {
-        Edge { shared, pool: Pool::new(), tokens: TokenCache::default(), ids: Ids::new() }
+        Edge { judge: Judge::new(shared), pool: Pool::new() }
     }
 
     async fn answer(&self, request: Request, connection: &Arc<Connection>) -> Response {
@@ -82,7 +46,8 @@ impl Edge {
         }
         let navigation = answer::is_navigation(request.method(), request.headers());
         let head = request.method() == Method::HEAD;
-        let Ok(decision_id) = self.ids.decision(now) else {
+        let client = Client::of(connection);
+        let Ok(decision_id) = self.judge.ids.decision(now) else {
             return answer::refusal(&answer::Refusal {
                 reason: Reason::MintFailed,
                 decision_id: "",
@@ -91,8 +56,9 @@ impl Edge {
                 head,
             });
         };
-        let mut recording = Recording::start(&self.shared, &request, connection, decision_id, now);
-        match self.judge_and_forward(request, connection, &mut recording, now).await {
+        let facts = recording::facts(&request, connection);
+        let mut recording = Recording::start(&self.judge.shared, facts, request.headers(), decision_id, now);
+        match self.judge_and_forward(request, client, &mut recording, now).await {
             Ok(response) => recording.answered(response),
             Err(stop) => {
                 let refusal = answer::Refusal {
@@ -111,50 +77,22 @@ impl Edge {
     async fn judge_and_forward(
         &self,
         mut request: Request,
-        connection: &Arc<Connection>,
+        client: Client,
         recording: &mut Recording,
         now: UnixMs,
     ) -> Result<Response, Stop> {
-        let view =
-            self.shared.views.now().ok_or_else(|| Stop::new(Reason::PolicyMissing, "no snapshot is loaded yet"))?;
-        recording.judged_by(&view);
-        refuse_methods(request.method())?;
+        let view = self.judge.begin(request.method(), recording)?;
         let host = wire::identity::request_host(request.uri(), request.headers())
             .map_err(|error| Stop::new(Reason::RequestMalformed, error.to_string()))?;
         recording.host(&host);
-        let (mut served, mut path) = route(&view, &host, &request, recording)?;
+        let place = judge::route(view, &host, request.uri(), recording)?;
         wire::identity::clean_request(request.headers_mut())
             .map_err(|error| Stop::new(Reason::HeaderForbidden, error.to_string()))?;
-        let (judged_by, entry) = self.identify(&view, request.headers(), recording, now).await?;
-        if !Arc::ptr_eq(&judged_by, &view) {
-            // Keys were fetched and more may have changed meanwhile: one snapshot judges all of the request.
-            recording.judged_by(&judged_by);
-            (served, path) = route(&judged_by, &host, &request, recording)?;
-        }
-        let view = judged_by;
-        self.refuse_unrecorded(&served)?;
-        let principal = entry.as_ref().map(|entry| &entry.principal);
-        let permit = decide(&served, &request, &path, &host, connection, principal, now, recording)?;
-        let stamp = match &entry {
-            Some(entry) => {
-                Some(self.stamp(&view, &served, &permit, entry, (connection.remote.ip(), &path), now, recording)?)
-            }
-            None => None,
-        };
-        let prepared = prepare(request, &served, &path, &host, connection, stamp, recording)?;
-        self.forward(permit, &served, prepared, recording).await
-    }
-
-    /// For the service that the request is finally routed to.
-    fn refuse_unrecorded(&self, served: &Served) -> Result<(), Stop> {
-        let must_record = served.service.strict || self.shared.refuse_unrecorded.load(Ordering::Relaxed);
-        if must_record && self.shared.audit.health() == Health::Failing {
-            return Err(Stop::new(
-                Reason::AuditUnavailable,
-                "the audit log cannot be written, and what cannot be recorded is refused here",
-            ));
-        }
-        Ok(())
+        let (method, target, headers) = (request.method(), request.uri(), request.headers());
+        let asked = Asked { method, host: &host, target, headers, client };
+        let Judged { place, permit, stamp } = self.judge.judge(place, asked, recording, now).await?;
+        let prepared = prepare(request, &place.served, &place.path, &host, client, stamp, recording)?;
+        self.forward(permit, &place.served, prepared, recording).await
     }
 
     async fn forward(
@@ -185,7 +123,7 @@ impl Edge {
         headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/jwk-set+json"));
         headers.insert(http::header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=60"));
         if *method == Method::GET {
-            *response.body_mut() = Body::full(self.shared.minter.document());
+            *response.body_mut() = Body::full(self.judge.shared.minter.document());
         }
         response
     }
@@ -197,90 +135,13 @@ impl net::Service for Edge {
     }
 
     fn refused(&self, refusal: Refusal, connection: &Connection) {
-        self.shared.metrics.refused(refusal);
+        self.judge.shared.metrics.refused(refusal);
         tracing::debug!(?refusal, remote = %connection.remote, "refused before it was judged");
     }
 
     fn panicked(&self, connection: &Connection) {
-        self.shared.metrics.panics.inc();
+        self.judge.shared.metrics.panics.inc();
         tracing::error!(remote = %connection.remote, "a panic was caught while answering; its connection was closed");
-    }
-}
-
-fn route(
-    view: &View,
-    host: &str,
-    request: &Request,
-    recording: &mut Recording,
-) -> Result<(Arc<Served>, NormalPath), Stop> {
-    match view.route(host, request.uri().path()) {
-        Routed::To(served, path) => {
-            recording.routed(&served, &path);
-            Ok((served, path))
-        }
-        Routed::Nowhere => Err(Stop::new(Reason::NoRoute, "no service is exposed at this host and path")),
-        Routed::PathRefused(error) => Err(Stop::new(Reason::PathRefused, error.to_string())),
-    }
-}
-
-/// CONNECT is no request for a service; TRACE would echo the fields we add (RFC 9110 §9.3.8). Methods are case-sensitive,
-/// but some upstreams take `delete` for `DELETE`: what a rule and an upstream could read differently is refused.
-fn refuse_methods(method: &Method) -> Result<(), Stop> {
-    match *method {
-        _ if method.as_str().bytes().any(|b| b.is_ascii_lowercase()) => {
-            Err(Stop::new(Reason::RequestMalformed, "methods are written in upper case"))
-        }
-        Method::CONNECT | Method::TRACE => {
-            Err(Stop::new(Reason::RequestMalformed, format!("`{method}` is not accepted")))
-        }
-        _ => Ok(()),
-    }
-}
-
-#[expect(
-    clippy::too_many_arguments,
-    reason = "a decision's inputs, each of its own origin; a struct would only rename them"
-)]
-fn decide(
-    served: &Served,
-    request: &Request,
-    path: &NormalPath,
-    host: &str,
-    connection: &Connection,
-    principal: Option<&Principal>,
-    now: UnixMs,
-    recording: &mut Recording,
-) -> Result<Permit, Stop> {
-    let input = Input {
-        principal,
-        peer: Peer::Edge,
-        method: request.method().as_str(),
-        path,
-        query: request.uri().query(),
-        host,
-        client_ip: Some(connection.remote.ip()),
-        now: now.seconds(),
-    };
-    let decision = served.service.policy.decide(&input);
-    recording.decided(&decision);
-    let denial = match decision.verdict {
-        Verdict::Permit(permit) => return Ok(permit),
-        Verdict::StepUp(step_up) => {
-            recording.explained(served.service.policy.explain(&input));
-            return Err(Stop {
-                reason: Reason::StepUp,
-                detail: format!("rule `{}` asks for more", step_up.rule.name),
-                step_up: Some(step_up),
-            });
-        }
-        Verdict::Denial(denial) => denial,
-    };
-    recording.explained(served.service.policy.explain(&input));
-    let detail = denial.rule.map_or_else(String::new, |rule| format!("rule `{}`", rule.name));
-    // Nobody is signed in: the caller is asked to, and learns nothing about rules.
-    match principal {
-        None => Err(Stop::new(Reason::TokenMissing, detail)),
-        Some(_) => Err(Stop::new(denial.reason, detail)),
     }
 }
 
@@ -290,7 +151,7 @@ fn prepare(
     served: &Served,
     path: &NormalPath,
     host: &str,
-    connection: &Connection,
+    client: Client,
     stamp: Option<HeaderValue>,
     recording: &mut Recording,
 ) -> Result<Request, Stop> {
@@ -314,8 +175,7 @@ fn prepare(
     if let Some(token) = stamp {
         headers.insert(TXN_TOKEN, token);
     }
-    let proto = if connection.tls.is_some() { "https" } else { "http" };
-    wire::identity::add_forwarded(headers, connection.remote.ip(), proto, host);
+    wire::identity::add_forwarded(headers, client.ip, client.scheme(), host);
     // Nothing to count, limit or guard in most requests.
     if request.body().len_hint() != Some(0) {
         let body = std::mem::replace(request.body_mut(), Body::empty());
@@ -346,9 +206,4 @@ fn forward_failed(error: &ForwardError) -> Stop {
         ForwardError::RequestBody(BodyError::Gone) => Reason::ClientGone,
     };
     Stop::new(reason, error.to_string())
-}
-
-/// The client's address in its shortest true form (an IPv4 address that came through an IPv6 socket is IPv4).
-fn client_ip(connection: &Connection) -> IpAddr {
-    connection.remote.ip().to_canonical()
 }

@@ -9,6 +9,7 @@ pub mod audit;
 pub mod clock;
 pub mod edge;
 pub mod ids;
+pub mod judge;
 pub mod metrics;
 pub mod minter;
 pub mod token_cache;

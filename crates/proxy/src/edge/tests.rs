@@ -1,11 +1,12 @@
 //! One request through the edge while its configuration changes under it. No listener, no issuer: keys come when they are
 //! asked for.
 use super::*;
-use feed::{Current, Expose, Issuer, KeyDemandOutcome, Protocol, Service, Snapshot, Upstream};
+use feed::{Current, Expose, Issuer, KeyDemand, KeyDemandOutcome, Protocol, Service, Snapshot, Upstream};
 use net::Service as _;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use std::pin::Pin;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use testkit::signing::{Kind, SigningKey};
 use trust::issuer::{Profile, Settings};
@@ -15,6 +16,9 @@ use trust::path::{Pattern, Tolerance};
 use trust::policy::{RuleSource, ServicePolicy, ServiceSource};
 
 use crate::audit::tests::on_a_full_disk;
+use crate::metrics::Metrics;
+use crate::minter::Minter;
+use crate::view::Views;
 
 const ISS: &str = "https://id.acme.example";
 

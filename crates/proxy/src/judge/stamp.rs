@@ -12,24 +12,22 @@ use trust::reason::Reason;
 use trust::txn::Claims;
 
 use super::recording::Recording;
-use super::{Edge, Stop};
+use super::{Judge, Place, Stop};
 use crate::audit::chain::base64url;
 use crate::clock::UnixMs;
 use crate::token_cache::{Entry, MintKey, Minted, client_net, client_net_text};
-use crate::view::{Served, View};
+use crate::view::View;
 
 /// Life of a Txn-Token, in seconds (WIRE §1).
 const TOKEN_LIFE_S: i64 = 60;
 
-impl Edge {
-    #[expect(clippy::too_many_arguments, reason = "what a token says, each from its own source")]
+impl Judge {
     pub(super) fn stamp(
         &self,
-        view: &View,
-        served: &Served,
+        place: &Place,
         permit: &Permit,
         entry: &Entry,
-        (ip, path): (IpAddr, &NormalPath),
+        ip: IpAddr,
         now: UnixMs,
         recording: &mut Recording,
     ) -> Result<HeaderValue, Stop> {
@@ -39,16 +37,16 @@ impl Edge {
             scope: Arc::clone(permit.scope()),
             client_net: client_net(ip),
             kid,
-            epoch: view.snapshot.epoch,
+            epoch: place.view.snapshot.epoch,
         };
-        let reuse = if permit.per_request() { Duration::ZERO } else { served.service.txn_reuse };
+        let reuse = if permit.per_request() { Duration::ZERO } else { place.served.service.txn_reuse };
         if let Some(minted) = entry.minted(&key, reuse, now) {
             self.shared.metrics.txn_reused.inc();
             recording.stamped(&minted);
             return Ok(minted.header);
         }
-        let params = if permit.per_request() { parameters(permit.route(), path) } else { Vec::new() };
-        let minted = self.mint(view, permit, entry, (key, &params), &signing, now)?;
+        let params = if permit.per_request() { parameters(permit.route(), &place.path) } else { Vec::new() };
+        let minted = self.mint(&place.view, permit, entry, (key, &params), &signing, now)?;
         self.shared.metrics.txn_minted.inc();
         recording.stamped(&minted);
         let header = minted.header.clone();

@@ -15,7 +15,7 @@ use trust::policy::{Decision as PolicyDecision, Explanation, Verdict};
 use trust::principal::{Kind, Principal};
 use trust::reason::Reason;
 
-use super::{Shared, client_ip};
+use super::{Client, Shared};
 use crate::audit::record::{Decision, OCSF_HTTP_ACTIVITY, PrincipalFacts, Record, RequestFacts, TokenFacts, bounded};
 use crate::clock::UnixMs;
 use crate::metrics::InFlight;
@@ -26,7 +26,7 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// Status recorded when the client went away before an answer began.
 const CLIENT_GONE: u16 = 499;
 
-pub(super) struct Recording {
+pub(crate) struct Recording {
     shared: Arc<Shared>,
     /// Taken when it is written.
     record: Option<Box<Record>>,
@@ -40,10 +40,10 @@ pub(super) struct Recording {
 }
 
 impl Recording {
-    pub(super) fn start(
+    pub(crate) fn start(
         shared: &Arc<Shared>,
-        request: &Request,
-        connection: &Connection,
+        request: RequestFacts,
+        headers: &HeaderMap,
         id: String,
         now: UnixMs,
     ) -> Recording {
@@ -52,17 +52,8 @@ impl Recording {
             time_ms: now.0,
             class_uid: OCSF_HTTP_ACTIVITY,
             own: Arc::clone(shared.minter.spiffe_id()),
-            trace_id: trace_id(request.headers()),
-            request: RequestFacts {
-                method: method(request.method()),
-                host: String::new(),
-                path: bounded(request.uri().path()),
-                peer: "client".into(),
-                client_ip: Some(client_ip(connection)),
-                protocol: protocol(request.version()).into(),
-                tls: connection.tls.as_ref().map(|tls| tls.version.into()),
-                connection: connection.id,
-            },
+            trace_id: trace_id(headers),
+            request,
             ..Record::default()
         };
         Recording {
@@ -77,7 +68,7 @@ impl Recording {
         }
     }
 
-    pub(super) fn decision_id(&self) -> &str {
+    pub(crate) fn decision_id(&self) -> &str {
         self.record.as_ref().map_or("", |record| &record.id)
     }
 
@@ -87,16 +78,16 @@ impl Recording {
         }
     }
 
-    pub(super) fn judged_by(&mut self, view: &Arc<View>) {
+    pub(crate) fn judged_by(&mut self, view: &Arc<View>) {
         self.view = Some(Arc::clone(view));
         self.note(|record| record.epoch = view.snapshot.epoch);
     }
 
-    pub(super) fn host(&mut self, host: &str) {
+    pub(crate) fn host(&mut self, host: &str) {
         self.note(|record| record.request.host = bounded(host));
     }
 
-    pub(super) fn routed(&mut self, served: &Arc<Served>, path: &NormalPath) {
+    pub(crate) fn routed(&mut self, served: &Arc<Served>, path: &NormalPath) {
         self.served = Some(Arc::clone(served));
         self.note(|record| {
             record.service = Some(Arc::clone(&served.service.name));
@@ -107,15 +98,15 @@ impl Recording {
     }
 
     /// A token was presented; its `kid` is noted before anything is believed.
-    pub(super) fn token_seen(&mut self, kid: Option<&str>) {
+    pub(crate) fn token_seen(&mut self, kid: Option<&str>) {
         self.note(|record| record.token.get_or_insert_default().kid = kid.map(bounded));
     }
 
-    pub(super) fn keys_seen(&mut self, issuer: &Issuer, now: UnixMs) {
+    pub(crate) fn keys_seen(&mut self, issuer: &Issuer, now: UnixMs) {
         self.note(|record| note_keys(record.token.get_or_insert_default(), issuer, now));
     }
 
-    pub(super) fn identified(&mut self, entry: &Entry, view: &Arc<View>, issuer: &Issuer, cached: bool, now: UnixMs) {
+    pub(crate) fn identified(&mut self, entry: &Entry, view: &Arc<View>, issuer: &Issuer, cached: bool, now: UnixMs) {
         self.note(|record| {
             let token = record.token.get_or_insert_default();
             token.kid.clone_from(&entry.facts.kid);
@@ -126,7 +117,7 @@ impl Recording {
         });
     }
 
-    pub(super) fn decided(&mut self, decision: &PolicyDecision) {
+    pub(crate) fn decided(&mut self, decision: &PolicyDecision) {
         let verdict_us = elapsed_us(self.started);
         self.note(|record| {
             record.verdict_us = verdict_us;
@@ -140,11 +131,11 @@ impl Recording {
         });
     }
 
-    pub(super) fn explained(&mut self, explanation: Explanation) {
+    pub(crate) fn explained(&mut self, explanation: Explanation) {
         self.note(|record| record.explanation = Some(explanation));
     }
 
-    pub(super) fn stamped(&mut self, minted: &Minted) {
+    pub(crate) fn stamped(&mut self, minted: &Minted) {
         self.note(|record| {
             record.txn = Some(Arc::clone(&minted.txn));
             record.tth = Some(Arc::clone(&minted.tth));
@@ -152,13 +143,13 @@ impl Recording {
     }
 
     /// For the request body: counts what came in, also when the upstream answered early.
-    pub(super) fn request_end(&mut self) -> impl FnOnce(BodyEnd) + Send + 'static {
+    pub(crate) fn request_end(&mut self) -> impl FnOnce(BodyEnd) + Send + 'static {
         let bytes_in = Arc::clone(self.bytes_in.get_or_insert_default());
         move |end| bytes_in.store(end.bytes, Ordering::Relaxed)
     }
 
     /// The upstream answered: the record is written when the body ends.
-    pub(super) fn answered(mut self, response: Response) -> Response {
+    pub(crate) fn answered(mut self, response: Response) -> Response {
         let first_byte_us = elapsed_us(self.started);
         let status = response.status().as_u16();
         self.note(|record| {
@@ -169,7 +160,7 @@ impl Recording {
     }
 
     /// We answer ourselves, with a reason.
-    pub(super) fn refused(mut self, reason: Reason, detail: String, response: Response) -> Response {
+    pub(crate) fn refused(mut self, reason: Reason, detail: String, response: Response) -> Response {
         self.reason = Some(reason);
         let status = response.status().as_u16();
         let us = elapsed_us(self.started);
@@ -261,6 +252,20 @@ fn principal_facts(principal: &Principal, groups: &BTreeSet<Arc<str>>) -> Princi
         agent: principal.agent.as_ref().map(|agent| Arc::clone(&agent.name)),
         acr: principal.assurance.acr.clone(),
         auth_time: principal.assurance.auth_time,
+    }
+}
+
+/// What is known of a request of our own socket before its host is read.
+pub(crate) fn facts(request: &Request, connection: &Connection) -> RequestFacts {
+    RequestFacts {
+        method: method(request.method()),
+        host: String::new(),
+        path: bounded(request.uri().path()),
+        peer: "client".into(),
+        client_ip: Some(Client::of(connection).ip),
+        protocol: protocol(request.version()).into(),
+        tls: connection.tls.as_ref().map(|tls| tls.version.into()),
+        connection: connection.id,
     }
 }
 

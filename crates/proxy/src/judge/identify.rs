@@ -10,7 +10,7 @@ use trust::reason::Reason;
 use trust::token::{Peeked, Refused, VerifiedToken};
 
 use super::recording::Recording;
-use super::{Edge, Stop};
+use super::{Judge, Stop};
 use crate::clock::UnixMs;
 use crate::token_cache::{Digest, Entry};
 use crate::view::View;
@@ -22,7 +22,7 @@ enum Presented<'a> {
     Bearer(&'a str),
 }
 
-impl Edge {
+impl Judge {
     /// `None`: nobody is signed in. A credential that is presented and not accepted is refused, also where none is needed.
     /// The returned view is the one the token was verified with: newer than `view` when a key had to be fetched.
     pub(super) async fn identify(

@@ -1,0 +1,225 @@
+//! One request judged, whoever asks: who is calling, may they, and the Txn-Token that says so. The edge asks for the
+//! requests it forwards.
+//!
+//! It moves no byte: it never forwards, and never answers a caller.
+
+mod identify;
+pub(crate) mod recording;
+mod stamp;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use feed::KeyDemand;
+use http::{HeaderMap, HeaderValue, Method, Uri};
+use net::Connection;
+use trust::path::NormalPath;
+use trust::policy::{Input, Peer, Permit, StepUp, Verdict};
+use trust::principal::Principal;
+use trust::reason::Reason;
+
+use crate::audit::{Audit, Health};
+use crate::clock::UnixMs;
+use crate::ids::Ids;
+use crate::metrics::Metrics;
+use crate::minter::Minter;
+use crate::token_cache::TokenCache;
+use crate::view::{Routed, Served, View, Views};
+use recording::Recording;
+
+/// What the workers of one data plane share.
+pub struct Shared {
+    pub views: Views,
+    pub metrics: Metrics,
+    pub audit: Audit,
+    /// Refuse what cannot be recorded also at services that are not `strict`.
+    pub refuse_unrecorded: AtomicBool,
+    pub minter: Arc<Minter>,
+    pub key_demand: Arc<dyn KeyDemand>,
+}
+
+/// One worker's share of judging: its caches of verified tokens and of what it minted.
+pub(crate) struct Judge {
+    pub(crate) shared: Arc<Shared>,
+    tokens: TokenCache,
+    pub(crate) ids: Ids,
+}
+
+/// The caller's side of the connection, as the socket tells it, or one that may speak for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Client {
+    /// In its shortest true form (an IPv4 address that came through an IPv6 socket is IPv4).
+    pub(crate) ip: IpAddr,
+    /// The caller spoke TLS.
+    pub(crate) https: bool,
+}
+
+impl Client {
+    pub(crate) fn of(connection: &Connection) -> Client {
+        Client { ip: connection.remote.ip().to_canonical(), https: connection.tls.is_some() }
+    }
+
+    pub(crate) fn scheme(self) -> &'static str {
+        if self.https { "https" } else { "http" }
+    }
+}
+
+/// The request to be judged. `target` is path and query as they came; `headers` hold the caller's credentials.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    pub(crate) method: &'a Method,
+    /// What [`wire::identity::request_host`] returned.
+    pub(crate) host: &'a str,
+    pub(crate) target: &'a Uri,
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) client: Client,
+}
+
+/// Where a request leads, by one view.
+pub(crate) struct Place {
+    pub(crate) view: Arc<View>,
+    pub(crate) served: Arc<Served>,
+    pub(crate) path: NormalPath,
+}
+
+/// A request that may go on.
+pub(crate) struct Judged {
+    /// The place by the view that judged it: a newer one than at first when a key had to be fetched.
+    pub(crate) place: Place,
+    pub(crate) permit: Permit,
+    /// The Txn-Token; `None` when nobody is signed in and nobody has to be.
+    pub(crate) stamp: Option<HeaderValue>,
+}
+
+/// Why the upstream's answer is not what the caller gets.
+pub(crate) struct Stop {
+    pub(crate) reason: Reason,
+    pub(crate) detail: String,
+    pub(crate) step_up: Option<StepUp>,
+}
+
+impl Stop {
+    pub(crate) fn new(reason: Reason, detail: impl Into<String>) -> Stop {
+        Stop { reason, detail: detail.into(), step_up: None }
+    }
+}
+
+impl Judge {
+    pub(crate) fn new(shared: Arc<Shared>) -> Judge {
+        Judge { shared, tokens: TokenCache::default(), ids: Ids::new() }
+    }
+
+    /// The snapshot to judge by, and whether the method is one that can be judged.
+    pub(crate) fn begin(&self, method: &Method, recording: &mut Recording) -> Result<Arc<View>, Stop> {
+        let view =
+            self.shared.views.now().ok_or_else(|| Stop::new(Reason::PolicyMissing, "no snapshot is loaded yet"))?;
+        recording.judged_by(&view);
+        refuse_methods(method)?;
+        Ok(view)
+    }
+
+    /// Call it with fields that [`wire::identity::clean_request`] has passed.
+    pub(crate) async fn judge(
+        &self,
+        place: Place,
+        asked: Asked<'_>,
+        recording: &mut Recording,
+        now: UnixMs,
+    ) -> Result<Judged, Stop> {
+        let (judged_by, entry) = self.identify(&place.view, asked.headers, recording, now).await?;
+        let place = if Arc::ptr_eq(&judged_by, &place.view) {
+            place
+        } else {
+            // Keys were fetched and more may have changed meanwhile: one snapshot judges all of the request.
+            recording.judged_by(&judged_by);
+            route(judged_by, asked.host, asked.target, recording)?
+        };
+        self.refuse_unrecorded(&place.served)?;
+        let permit = decide(&place, asked, entry.as_ref().map(|entry| &entry.principal), now, recording)?;
+        let stamp = match &entry {
+            Some(entry) => Some(self.stamp(&place, &permit, entry, asked.client.ip, now, recording)?),
+            None => None,
+        };
+        Ok(Judged { place, permit, stamp })
+    }
+
+    /// For the service that the request is finally routed to.
+    fn refuse_unrecorded(&self, served: &Served) -> Result<(), Stop> {
+        let must_record = served.service.strict || self.shared.refuse_unrecorded.load(Ordering::Relaxed);
+        if must_record && self.shared.audit.health() == Health::Failing {
+            return Err(Stop::new(
+                Reason::AuditUnavailable,
+                "the audit log cannot be written, and what cannot be recorded is refused here",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Finds the service, and normalises the path, which is done nowhere else.
+pub(crate) fn route(view: Arc<View>, host: &str, target: &Uri, recording: &mut Recording) -> Result<Place, Stop> {
+    match view.route(host, target.path()) {
+        Routed::To(served, path) => {
+            recording.routed(&served, &path);
+            Ok(Place { view, served, path })
+        }
+        Routed::Nowhere => Err(Stop::new(Reason::NoRoute, "no service is exposed at this host and path")),
+        Routed::PathRefused(error) => Err(Stop::new(Reason::PathRefused, error.to_string())),
+    }
+}
+
+/// CONNECT is no request for a service; TRACE would echo the fields we add (RFC 9110 §9.3.8). Methods are case-sensitive,
+/// but some upstreams take `delete` for `DELETE`: what a rule and an upstream could read differently is refused.
+fn refuse_methods(method: &Method) -> Result<(), Stop> {
+    match *method {
+        _ if method.as_str().bytes().any(|b| b.is_ascii_lowercase()) => {
+            Err(Stop::new(Reason::RequestMalformed, "methods are written in upper case"))
+        }
+        Method::CONNECT | Method::TRACE => {
+            Err(Stop::new(Reason::RequestMalformed, format!("`{method}` is not accepted")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn decide(
+    place: &Place,
+    asked: Asked<'_>,
+    principal: Option<&Principal>,
+    now: UnixMs,
+    recording: &mut Recording,
+) -> Result<Permit, Stop> {
+    let policy = &place.served.service.policy;
+    let input = Input {
+        principal,
+        peer: Peer::Edge,
+        method: asked.method.as_str(),
+        path: &place.path,
+        query: asked.target.query(),
+        host: asked.host,
+        client_ip: Some(asked.client.ip),
+        now: now.seconds(),
+    };
+    let decision = policy.decide(&input);
+    recording.decided(&decision);
+    let denial = match decision.verdict {
+        Verdict::Permit(permit) => return Ok(permit),
+        Verdict::StepUp(step_up) => {
+            recording.explained(policy.explain(&input));
+            return Err(Stop {
+                reason: Reason::StepUp,
+                detail: format!("rule `{}` asks for more", step_up.rule.name),
+                step_up: Some(step_up),
+            });
+        }
+        Verdict::Denial(denial) => denial,
+    };
+    recording.explained(policy.explain(&input));
+    let detail = denial.rule.map_or_else(String::new, |rule| format!("rule `{}`", rule.name));
+    // Nobody is signed in: the caller is asked to, and learns nothing about rules.
+    match principal {
+        None => Err(Stop::new(Reason::TokenMissing, detail)),
+        Some(_) => Err(Stop::new(denial.reason, detail)),
+    }
+}
