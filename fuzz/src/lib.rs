@@ -3,8 +3,10 @@
 #![forbid(unsafe_code)]
 
 mod access_token;
+mod grpc;
 mod txn;
 pub use access_token::access_token;
+pub use grpc::grpc;
 pub use txn::txn;
 
 use trust::jwk::{Algorithm, KeySet};
@@ -253,6 +255,11 @@ mod tests {
     #[test]
     fn the_access_token_corpus_replays() {
         replay("access_token", super::access_token);
+    }
+
+    #[test]
+    fn the_grpc_corpus_replays() {
+        replay("grpc", super::grpc);
     }
 
     #[test]
