@@ -3,10 +3,10 @@
 #![forbid(unsafe_code)]
 
 mod access_token;
-mod grpc;
+mod dpop;
 mod txn;
 pub use access_token::access_token;
-pub use grpc::grpc;
+pub use dpop::dpop;
 pub use txn::txn;
 
 use trust::jwk::{Algorithm, KeySet};
@@ -258,8 +258,8 @@ mod tests {
     }
 
     #[test]
-    fn the_grpc_corpus_replays() {
-        replay("grpc", super::grpc);
+    fn the_dpop_corpus_replays() {
+        replay("dpop", super::dpop);
     }
 
     #[test]

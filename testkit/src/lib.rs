@@ -11,6 +11,7 @@
 )]
 
 pub mod client;
+pub mod dpop;
 mod http1;
 pub mod issuer;
 pub mod process;

@@ -5,11 +5,13 @@
 //   rotate        a new key signs, the old one stays published
 //   rotate-drop   a new key signs, the old one is gone
 //   kid           the kid that signs now
+//   dpop CLIENT   a token bound to a fresh key, got with a proof: {"token": …, "type": "DPoP"}; the key is kept for `proof`
+//   proof METHOD URL [NONCE]   a proof for that request and the last bound token, made by `jose`
 //   stats         {"jwks": …, "discovery": …, "token": …} requests answered so far
 //   quit          ends the process; so does the end of standard input
 import { createServer } from "node:http";
 import { createInterface } from "node:readline";
-import { exportJWK, generateKeyPair } from "jose";
+import { exportJWK, generateKeyPair, SignJWT } from "jose";
 import Provider from "oidc-provider";
 
 const GROUPS = { support: ["support"], finance: ["finance"], nobody: [] };
@@ -33,6 +35,7 @@ async function rotate(kept) {
     features: {
       devInteractions: { enabled: false },
       clientCredentials: { enabled: true },
+      dPoP: { enabled: true },
       resourceIndicators: {
         enabled: true,
         defaultResource: () => "urn:orders",
@@ -48,6 +51,32 @@ async function rotate(kept) {
   return kid;
 }
 
+// One client of its own kind: the key of its last bound token, and that token.
+let bound;
+
+async function proof(method, url, { token, nonce } = {}) {
+  const ath = token && Buffer.from(await crypto.subtle.digest("SHA-256", Buffer.from(token))).toString("base64url");
+  return new SignJWT({ htm: method, htu: url, jti: crypto.randomUUID(), ...(ath && { ath }), ...(nonce && { nonce }) })
+    .setProtectedHeader({ typ: "dpop+jwt", alg: "ES256", jwk: bound.jwk })
+    .setIssuedAt()
+    .sign(bound.privateKey);
+}
+
+async function boundToken(client) {
+  const { privateKey, publicKey } = await generateKeyPair("ES256", { extractable: true });
+  bound = { privateKey, jwk: await exportJWK(publicKey) };
+  const answer = await fetch(`${issuer}/token`, {
+    method: "POST",
+    headers: { DPoP: await proof("POST", `${issuer}/token`) },
+    body: new URLSearchParams({
+      grant_type: "client_credentials", client_id: client, client_secret: "secret", resource: "urn:acme", scope: "orders.read",
+    }),
+  });
+  const { access_token, token_type, ...rest } = await answer.json();
+  bound.token = access_token;
+  return JSON.stringify(access_token ? { token: access_token, type: token_type } : rest);
+}
+
 const server = createServer((request, response) => {
   const kind = KINDS[request.url.split("?")[0]];
   if (kind) counts[kind] += 1;
@@ -61,7 +90,11 @@ server.listen(Number(process.argv[2] ?? 0), "127.0.0.1", async () => {
     if (command === "rotate") console.log(await rotate(keys));
     else if (command === "rotate-drop") console.log(await rotate([]));
     else if (command === "kid") console.log(keys[0].kid);
-    else if (command === "stats") console.log(JSON.stringify(counts));
+    else if (command.startsWith("dpop ")) console.log(await boundToken(command.split(" ")[1]));
+    else if (command.startsWith("proof ")) {
+      const [, method, url, nonce] = command.split(" ");
+      console.log(await proof(method, url, { token: bound.token, nonce }));
+    } else if (command === "stats") console.log(JSON.stringify(counts));
     else if (command === "quit") break;
     else console.log(`unknown command ${command}`);
   }

@@ -15,7 +15,7 @@ use proxy::admin::Admin;
 use proxy::audit::{Audit, AuditSettings, Fsync};
 use proxy::clock::UnixMs;
 use proxy::edge::Edge;
-use proxy::judge::Shared;
+use proxy::judge::{Proofs, Shared};
 use proxy::metrics::Metrics;
 use proxy::minter::Minter;
 use proxy::view::Views;
@@ -105,6 +105,7 @@ impl Running {
             refuse_unrecorded: AtomicBool::new(loaded.audit.on_failure == config::OnFailure::Refuse),
             minter: Arc::new(minter),
             key_demand: control.keys(),
+            proofs: Proofs::new()?,
         });
         let draining = Arc::new(AtomicBool::new(false));
         let of_edge = Arc::clone(&shared);

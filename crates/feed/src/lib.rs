@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use trust::issuer::Profile;
+use trust::issuer::{Profile, SenderConstrained};
 use trust::keys::IssuerKeys;
 use trust::policy::ServicePolicy;
 
@@ -33,6 +33,8 @@ pub struct Service {
     pub strict: bool,
     /// Whether the caller's own access token goes on to the upstream.
     pub authorization: Authorization,
+    /// Whether a token that anybody could use who has it is good enough for this service.
+    pub sender_constrained: SenderConstrained,
     /// How long one Txn-Token may be reused for equal requests; zero = never.
     pub txn_reuse: Duration,
 }

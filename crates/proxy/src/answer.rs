@@ -1,15 +1,16 @@
-//! What a caller is told when the upstream does not answer him: `application/problem+json` (RFC 9457), a small page for
-//! a browser's navigation, or a gRPC status, with the challenge RFC 6750 and RFC 9470 ask for. Never says which check failed.
+//! What a caller is told when the upstream does not answer him: `application/problem+json` (RFC 9457) or a small page for
+//! a browser's navigation, with the challenge RFC 6750 and RFC 9470 ask for. Never says which check failed.
 
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use net::{Body, Response};
 use trust::policy::StepUp;
 use trust::reason::Reason;
-use wire::grpc;
 
 /// Carries the decision id on every answer.
 pub const DECISION_HEADER: HeaderName = HeaderName::from_static("countersign-decision");
+/// Gives out nonces for DPoP proofs.
+pub const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 const REALM: &str = "countersign";
@@ -20,88 +21,92 @@ pub struct Refusal<'a> {
     pub reason: Reason,
     pub decision_id: &'a str,
     pub step_up: Option<&'a StepUp>,
-    pub form: Form,
+    /// A browser that navigates gets a page instead of JSON.
+    pub navigation: bool,
+    pub head: bool,
+    pub challenge: &'a Challenge,
 }
 
-/// The form in which a caller can read a refusal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
-    Problem,
-    /// A problem's head: the request was a HEAD.
-    Head,
-    /// A browser that navigates gets a page.
-    Page,
-    /// A status of gRPC's own. `deadline`: the caller had set one.
-    Grpc {
-        kind: grpc::Kind,
-        deadline: bool,
-    },
+/// What a 401 or 403 says beyond its reason.
+#[derive(Debug, Clone, Default)]
+pub struct Challenge {
+    pub offer: Offer,
+    /// For the next DPoP proof (RFC 9449 §9).
+    pub dpop_nonce: Option<Box<HeaderValue>>,
 }
 
-impl Form {
-    pub fn of(method: &Method, headers: &HeaderMap) -> Form {
-        match *method {
-            Method::HEAD => Form::Head,
-            Method::GET if is_navigation(headers) => Form::Page,
-            Method::POST => match grpc::kind(headers) {
-                Some(kind) => Form::Grpc { kind, deadline: matches!(grpc::timeout(headers), Ok(Some(_))) },
-                None => Form::Problem,
-            },
-            _ => Form::Problem,
-        }
-    }
+/// The schemes a caller is told to authenticate with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Offer {
+    #[default]
+    Bearer,
+    /// The caller spoke DPoP, or must.
+    Dpop,
+    /// Bearer for the error, DPoP as the way that is open (RFC 9449 §7.2).
+    Either,
 }
 
 /// Is this a person's browser opening a page? Judged by Fetch Metadata, not by `Accept`.
-fn is_navigation(headers: &HeaderMap) -> bool {
+pub fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
     let is = |name: HeaderName, value: &str| headers.get(name).is_some_and(|v| v.as_bytes() == value.as_bytes());
-    is(SEC_FETCH_MODE, "navigate") && is(SEC_FETCH_DEST, "document")
+    *method == Method::GET && is(SEC_FETCH_MODE, "navigate") && is(SEC_FETCH_DEST, "document")
 }
 
 pub fn refusal(refusal: &Refusal<'_>) -> Response {
     let public = refusal.reason.public();
     let status = StatusCode::from_u16(public.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = Response::new(match refusal.form {
-        Form::Problem => Body::full(problem(refusal)),
-        Form::Page => Body::full(page(refusal)),
-        Form::Head | Form::Grpc { .. } => Body::empty(),
-    });
+    let (content_type, text) = if refusal.navigation {
+        ("text/html; charset=utf-8", page(refusal))
+    } else {
+        ("application/problem+json", problem(refusal))
+    };
+    let body = if refusal.head { Body::empty() } else { Body::full(text) };
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    let is_page = refusal.form == Form::Page;
-    let content_type = if is_page { "text/html; charset=utf-8" } else { "application/problem+json" };
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Ok(id) = HeaderValue::from_str(refusal.decision_id) {
         headers.insert(DECISION_HEADER, id);
     }
-    if let Some(challenge) = challenge(refusal).and_then(|text| HeaderValue::from_str(&text).ok()) {
-        headers.insert(WWW_AUTHENTICATE, challenge);
+    for text in challenges(refusal) {
+        if let Ok(challenge) = HeaderValue::from_str(&text) {
+            headers.append(WWW_AUTHENTICATE, challenge);
+        }
+    }
+    if let Some(nonce) = &refusal.challenge.dpop_nonce {
+        headers.insert(DPOP_NONCE, HeaderValue::clone(nonce));
     }
     if status == StatusCode::SERVICE_UNAVAILABLE {
         headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_SECONDS));
     }
-    if is_page {
+    if refusal.navigation {
         headers.insert(
             "content-security-policy",
             HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
         );
         headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
     }
-    if let Form::Grpc { kind, deadline } = refusal.form {
-        let status = grpc::status_of(public.status, deadline);
-        *response.status_mut() = grpc::refuse(response.headers_mut(), kind, status, public.detail);
-    }
     response
 }
 
-/// RFC 6750 §3 for 401 and 403, RFC 9470 §3 for a step-up demand.
-fn challenge(refusal: &Refusal<'_>) -> Option<String> {
-    let public = refusal.reason.public();
-    if !matches!(public.status, 401 | 403) {
-        return None;
+/// One challenge per scheme on offer, each in a field of its own, for clients that read only the first of one field.
+fn challenges(refusal: &Refusal<'_>) -> Vec<String> {
+    if !matches!(refusal.reason.public().status, 401 | 403) {
+        return Vec::new();
     }
-    let mut text = format!("Bearer realm=\"{REALM}\"");
+    let algs = format!(", algs=\"{}\"", trust::dpop::ALGORITHMS);
+    match refusal.challenge.offer {
+        Offer::Bearer => vec![challenge("Bearer", refusal)],
+        Offer::Dpop => vec![challenge("DPoP", refusal) + &algs],
+        Offer::Either => vec![challenge("Bearer", refusal), format!("DPoP realm=\"{REALM}\"{algs}")],
+    }
+}
+
+/// RFC 6750 §3 for 401 and 403, RFC 9470 §3 for a step-up demand, in the words of `scheme`.
+fn challenge(scheme: &str, refusal: &Refusal<'_>) -> String {
+    let public = refusal.reason.public();
+    let mut text = format!("{scheme} realm=\"{REALM}\"");
     if let Some(error) = public.oauth_error {
         text.push_str(&format!(", error=\"{error}\""));
     }
@@ -114,7 +119,7 @@ fn challenge(refusal: &Refusal<'_>) -> Option<String> {
             text.push_str(&format!(", max_age={max_age_s}"));
         }
     }
-    Some(text)
+    text
 }
 
 fn problem(refusal: &Refusal<'_>) -> String {
@@ -156,11 +161,38 @@ mod tests {
     use super::*;
 
     fn of(reason: Reason) -> Refusal<'static> {
-        Refusal { reason, decision_id: "0ABCDEFGHJKMNPQR", step_up: None, form: Form::Problem }
+        const BEARER: &Challenge = &Challenge { offer: Offer::Bearer, dpop_nonce: None };
+        Refusal {
+            reason,
+            decision_id: "0ABCDEFGHJKMNPQR",
+            step_up: None,
+            navigation: false,
+            head: false,
+            challenge: BEARER,
+        }
     }
 
     fn check_challenge(refusal: &Refusal<'_>, expected: Option<&str>) {
-        assert_eq!(challenge(refusal).as_deref(), expected);
+        assert_eq!(challenges(refusal), expected.into_iter().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn who_speaks_dpop_is_answered_in_dpop() {
+        const ALGS: &str = "algs=\"ES256 ES384 ES512 EdDSA PS256 PS384 PS512 RS256 RS384 RS512\"";
+        let nonce = Some(Box::new(HeaderValue::from_static("n-1")));
+        let dpop = Challenge { offer: Offer::Dpop, dpop_nonce: nonce };
+        let answer = refusal(&Refusal { challenge: &dpop, ..of(Reason::DpopNonce) });
+        let fields: Vec<&str> =
+            answer.headers().get_all(WWW_AUTHENTICATE).iter().filter_map(|field| field.to_str().ok()).collect();
+        assert_eq!(fields, [format!("DPoP realm=\"countersign\", error=\"use_dpop_nonce\", {ALGS}")]);
+        assert_eq!(answer.headers()["dpop-nonce"], "n-1");
+        let either = Challenge { offer: Offer::Either, dpop_nonce: None };
+        let answer = refusal(&Refusal { challenge: &either, ..of(Reason::SenderConstrained) });
+        let fields: Vec<&str> =
+            answer.headers().get_all(WWW_AUTHENTICATE).iter().filter_map(|field| field.to_str().ok()).collect();
+        let bearer = "Bearer realm=\"countersign\", error=\"invalid_token\"";
+        assert_eq!(fields, [bearer.to_owned(), format!("DPoP realm=\"countersign\", {ALGS}")]);
+        assert!(!answer.headers().contains_key("dpop-nonce"));
     }
 
     #[test]
@@ -187,47 +219,27 @@ mod tests {
             "send <code>Authorization: Bearer &lt;token&gt;</code>."
         );
         for reason in Reason::ALL {
-            let page = page(&Refusal { form: Form::Page, ..of(reason) });
+            let page = page(&Refusal { navigation: true, ..of(reason) });
             assert_eq!(page.matches("<code>").count(), page.matches("</code>").count(), "{reason:?}");
             assert!(!page.contains('`') && !page.contains("<token>"), "{reason:?}");
         }
     }
 
     #[test]
-    fn each_caller_gets_the_form_he_can_read() {
-        let check = |method: Method, pairs: &[(&'static str, &'static str)], expected: Form| {
-            let pairs = pairs.iter().map(|(n, v)| (http::HeaderName::from_static(n), HeaderValue::from_static(v)));
-            assert_eq!(Form::of(&method, &pairs.collect()), expected, "{method}");
+    fn only_a_document_navigation_gets_a_page() {
+        let headers = |pairs: &[(&'static str, &'static str)]| {
+            pairs
+                .iter()
+                .map(|(n, v)| (http::HeaderName::from_static(n), HeaderValue::from_static(v)))
+                .collect::<HeaderMap>()
         };
-        let document = [("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")];
-        check(Method::GET, &document, Form::Page);
-        check(Method::POST, &document, Form::Problem);
-        check(Method::HEAD, &document, Form::Head);
-        check(Method::GET, &[("accept", "text/html")], Form::Problem);
-        check(Method::GET, &[("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "iframe")], Form::Problem);
-        let grpc = |deadline| Form::Grpc { kind: grpc::Kind::Grpc, deadline };
-        check(Method::POST, &[("content-type", "application/grpc+proto")], grpc(false));
-        check(Method::POST, &[("content-type", "application/grpc"), ("grpc-timeout", "1S")], grpc(true));
-        check(Method::POST, &[("content-type", "application/json")], Form::Problem);
-        check(Method::GET, &[("content-type", "application/grpc")], Form::Problem);
-    }
-
-    #[test]
-    fn a_grpc_caller_is_told_in_his_own_status() {
-        let form = Form::Grpc { kind: grpc::Kind::Grpc, deadline: false };
-        let check = |reason, expected: &str| {
-            let response = refusal(&Refusal { form, ..of(reason) });
-            let field = |name: &str| response.headers().get(name).map(|value| value.to_str().unwrap());
-            assert_eq!((response.status().as_u16(), field("grpc-status")), (200, Some(expected)), "{reason:?}");
-            assert_eq!(field("content-type"), Some("application/grpc"));
-            assert_eq!(field("countersign-decision"), Some("0ABCDEFGHJKMNPQR"));
-            assert!(field("grpc-message").is_some_and(|text| !text.is_empty()));
-        };
-        check(Reason::TokenMissing, "16");
-        check(Reason::Expired, "16");
-        check(Reason::NoRuleMatched, "7");
-        check(Reason::NoRoute, "12");
-        check(Reason::UpstreamConnect, "14");
-        check(Reason::BodyTooLarge, "8");
+        let document = headers(&[("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")]);
+        assert!(is_navigation(&Method::GET, &document));
+        assert!(!is_navigation(&Method::POST, &document));
+        assert!(!is_navigation(&Method::GET, &headers(&[("accept", "text/html")])));
+        assert!(!is_navigation(
+            &Method::GET,
+            &headers(&[("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "iframe")])
+        ));
     }
 }

@@ -4,6 +4,7 @@
 //! It moves no byte: it never forwards, and never answers a caller.
 
 mod identify;
+mod possession;
 pub(crate) mod recording;
 mod stamp;
 
@@ -14,11 +15,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use feed::KeyDemand;
 use http::{HeaderMap, HeaderValue, Method, Uri};
 use net::Connection;
+use trust::issuer::SenderConstrained;
 use trust::path::NormalPath;
 use trust::policy::{Input, Peer, Permit, StepUp, Verdict};
 use trust::principal::Principal;
 use trust::reason::Reason;
+use trust::token::Scheme;
 
+pub use possession::Proofs;
+
+use crate::answer::{Challenge, Offer};
 use crate::audit::{Audit, Health};
 use crate::clock::UnixMs;
 use crate::ids::Ids;
@@ -26,6 +32,7 @@ use crate::metrics::Metrics;
 use crate::minter::Minter;
 use crate::token_cache::TokenCache;
 use crate::view::{Routed, Served, View, Views};
+use identify::Presented;
 use recording::Recording;
 
 /// What the workers of one data plane share.
@@ -37,6 +44,8 @@ pub struct Shared {
     pub refuse_unrecorded: AtomicBool,
     pub minter: Arc<Minter>,
     pub key_demand: Arc<dyn KeyDemand>,
+    /// What is remembered of DPoP proofs.
+    pub proofs: Proofs,
 }
 
 /// One worker's share of judging: its caches of verified tokens and of what it minted.
@@ -53,11 +62,14 @@ pub(crate) struct Client {
     pub(crate) ip: IpAddr,
     /// The caller spoke TLS.
     pub(crate) https: bool,
+    /// SHA-256 of the certificate the caller proved to hold in the handshake of this very connection. It says whose
+    /// connection this is to tokens that are bound to it (RFC 8705), and never who the caller is.
+    pub(crate) certificate: Option<[u8; 32]>,
 }
 
 impl Client {
     pub(crate) fn of(connection: &Connection) -> Client {
-        Client { ip: connection.remote.ip().to_canonical(), https: connection.tls.is_some() }
+        Client { ip: connection.remote.ip().to_canonical(), https: connection.tls.is_some(), certificate: None }
     }
 
     pub(crate) fn scheme(self) -> &'static str {
@@ -90,6 +102,8 @@ pub(crate) struct Judged {
     pub(crate) permit: Permit,
     /// The Txn-Token; `None` when nobody is signed in and nobody has to be.
     pub(crate) stamp: Option<HeaderValue>,
+    /// The nonce for the caller's next DPoP proofs, when the one he used will soon end.
+    pub(crate) dpop_nonce: Option<Box<HeaderValue>>,
 }
 
 /// Why the upstream's answer is not what the caller gets.
@@ -97,11 +111,18 @@ pub(crate) struct Stop {
     pub(crate) reason: Reason,
     pub(crate) detail: String,
     pub(crate) step_up: Option<StepUp>,
+    /// How the caller may authenticate instead.
+    pub(crate) challenge: Challenge,
 }
 
 impl Stop {
     pub(crate) fn new(reason: Reason, detail: impl Into<String>) -> Stop {
-        Stop { reason, detail: detail.into(), step_up: None }
+        Stop { reason, detail: detail.into(), step_up: None, challenge: Challenge::default() }
+    }
+
+    fn offering(mut self, offer: Offer) -> Stop {
+        self.challenge.offer = offer;
+        self
     }
 }
 
@@ -127,7 +148,21 @@ impl Judge {
         recording: &mut Recording,
         now: UnixMs,
     ) -> Result<Judged, Stop> {
-        let (judged_by, entry) = self.identify(&place.view, asked.headers, recording, now).await?;
+        let presented = identify::presented(asked.headers)?;
+        let judged = self.judge_presented(place, asked, &presented, recording, now).await;
+        // Who speaks DPoP is answered in DPoP, whatever was wrong (RFC 9449 §7.1).
+        judged.map_err(|stop| if presented.scheme() == Some(Scheme::Dpop) { stop.offering(Offer::Dpop) } else { stop })
+    }
+
+    async fn judge_presented(
+        &self,
+        place: Place,
+        asked: Asked<'_>,
+        presented: &Presented<'_>,
+        recording: &mut Recording,
+        now: UnixMs,
+    ) -> Result<Judged, Stop> {
+        let (judged_by, credential) = self.identify(&place.view, presented, recording, now).await?;
         let place = if Arc::ptr_eq(&judged_by, &place.view) {
             place
         } else {
@@ -136,12 +171,14 @@ impl Judge {
             route(judged_by, asked.host, asked.target, recording)?
         };
         self.refuse_unrecorded(&place.served)?;
-        let permit = decide(&place, asked, entry.as_ref().map(|entry| &entry.principal), now, recording)?;
-        let stamp = match &entry {
-            Some(entry) => Some(self.stamp(&place, &permit, entry, asked.client.ip, now, recording)?),
-            None => None,
+        let Some(credential) = credential else {
+            let permit = decide(&place, asked, None, now, recording)?;
+            return Ok(Judged { place, permit, stamp: None, dpop_nonce: None });
         };
-        Ok(Judged { place, permit, stamp })
+        let dpop_nonce = self.prove_possession(&place, asked, &credential, now)?;
+        let permit = decide(&place, asked, Some(&credential.entry.principal), now, recording)?;
+        let stamp = self.stamp(&place, &permit, &credential.entry, asked.client.ip, now, recording)?;
+        Ok(Judged { place, permit, stamp: Some(stamp), dpop_nonce })
     }
 
     /// For the service that the request is finally routed to.
@@ -211,6 +248,7 @@ fn decide(
                 reason: Reason::StepUp,
                 detail: format!("rule `{}` asks for more", step_up.rule.name),
                 step_up: Some(step_up),
+                challenge: Challenge::default(),
             });
         }
         Verdict::Denial(denial) => denial,
@@ -219,6 +257,9 @@ fn decide(
     let detail = denial.rule.map_or_else(String::new, |rule| format!("rule `{}`", rule.name));
     // Nobody is signed in: the caller is asked to, and learns nothing about rules.
     match principal {
+        None if place.served.service.sender_constrained == SenderConstrained::Required => {
+            Err(Stop::new(Reason::TokenMissing, detail).offering(Offer::Either))
+        }
         None => Err(Stop::new(Reason::TokenMissing, detail)),
         Some(_) => Err(Stop::new(denial.reason, detail)),
     }

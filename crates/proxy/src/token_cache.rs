@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use trust::issuer::Profile;
 use trust::principal::{Membership, Principal};
-use trust::token::Facts;
+use trust::token::{Binding, Facts};
 
 use crate::audit::record::PrincipalFacts;
 use crate::clock::UnixMs;
@@ -30,6 +30,8 @@ const MINTED_MAX: usize = 8;
 /// One access token that was verified in full.
 pub struct Entry {
     pub principal: Principal,
+    /// What every request with this token has to prove.
+    pub binding: Binding,
     pub facts: Arc<Facts>,
     /// What it was verified with: another profile or key set makes the entry worthless.
     pub profile: Arc<Profile>,
@@ -70,10 +72,16 @@ pub struct MintKey {
 }
 
 impl Entry {
-    pub fn new(principal: Principal, facts: Facts, profile: Arc<Profile>, keys_version: u64) -> Entry {
+    pub fn new(
+        principal: Principal,
+        binding: Binding,
+        facts: Facts,
+        profile: Arc<Profile>,
+        keys_version: u64,
+    ) -> Entry {
         let (minted, recorded) = (Mutex::new(Vec::new()), Mutex::new(None));
         let own_weight = own_weight(&principal, &facts);
-        Entry { principal, facts: Arc::new(facts), profile, keys_version, own_weight, minted, recorded }
+        Entry { principal, binding, facts: Arc::new(facts), profile, keys_version, own_weight, minted, recorded }
     }
 
     /// What a record tells of the principal under `view`; made by `project` when it is asked for the first time.
@@ -248,6 +256,7 @@ mod tests {
             jwks_uri: None,
             jwks_file: None,
             accept_typ_jwt: true,
+            ..Settings::default()
         };
         let principal = Principal {
             kind: Kind::Person,
@@ -269,8 +278,9 @@ mod tests {
             issued_at: None,
             expires_at: 100,
             token_id: None,
+            bound: None,
         };
-        Arc::new(Entry::new(principal, facts, Arc::new(Profile::new(settings).unwrap()), 1))
+        Arc::new(Entry::new(principal, Binding::default(), facts, Arc::new(Profile::new(settings).unwrap()), 1))
     }
 
     fn digest(n: u32) -> Digest {

@@ -107,6 +107,27 @@ pub struct Settings {
     pub jwks_file: Option<std::path::PathBuf>,
     /// Accept `typ: JWT` besides `at+jwt`. Generic issuers that follow RFC 9068 can turn it off.
     pub accept_typ_jwt: bool,
+    /// Whether a token that anybody could use who has it (no `cnf`) is taken at all.
+    pub sender_constrained: SenderConstrained,
+    /// Whether a DPoP proof must hold a nonce of ours.
+    pub dpop_nonce: DpopNonce,
+}
+
+/// Must DPoP proofs for tokens of this issuer hold a nonce that we gave out (RFC 9449 §9)?
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum DpopNonce {
+    #[default]
+    Optional,
+    Required,
+}
+
+/// Must a token be bound to a key of its sender (RFC 9449, RFC 8705)? One that is bound is always held to it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SenderConstrained {
+    #[default]
+    Optional,
+    /// Plain bearer tokens are refused.
+    Required,
 }
 
 impl Default for Settings {
@@ -128,6 +149,8 @@ impl Default for Settings {
             jwks_uri: None,
             jwks_file: None,
             accept_typ_jwt: true,
+            sender_constrained: SenderConstrained::Optional,
+            dpop_nonce: DpopNonce::Optional,
         }
     }
 }

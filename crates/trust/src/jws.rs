@@ -1,7 +1,8 @@
 //! One strict JWS (RFC 7515 compact) reader for every token kind.
 //!
 //! Exactly three parts, canonical base64url without padding, `alg` and key agreed before any claim is believed, and a
-//! header that tries to bring its own key (`jku jwk x5u x5c`) or an unknown obligation (`crit`, `b64`) is refused.
+//! header that tries to bring its own key (`jku jwk x5u x5c`) or an unknown obligation (`crit`, `b64`) is refused. One
+//! kind must bring its key, and has its own way in: [`Unverified::parse_with_own_key`].
 use crate::json::{self, Object};
 use crate::jwk::{Algorithm, KID_BYTES_MAX, KeySet, VerifyingKey};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -11,8 +12,9 @@ use std::sync::Arc;
 /// Most keys one signature is tried with: without `kid`, or when several keys share it.
 pub const TRIES_MAX: usize = 4;
 /// Header parameters that bring a key of their own, or an obligation we do not know (RFC 7515 §4.1, RFC 7797), or that
-/// change what the payload is (`zip`). `x5t` and `x5t#S256` only name a key; they are ignored.
-const FORBIDDEN: [&str; 7] = ["jku", "jwk", "x5u", "x5c", "crit", "b64", "zip"];
+/// change what the payload is (`zip`). `jwk` is refused too, but where it is the whole point. `x5t` and `x5t#S256` only
+/// name a key; they are ignored.
+const FORBIDDEN: [&str; 6] = ["jku", "x5u", "x5c", "crit", "b64", "zip"];
 /// Largest header, in bytes after decoding.
 const HEADER_BYTES_MAX: usize = 4 * 1024;
 
@@ -60,6 +62,25 @@ pub struct Unverified<'a> {
 impl<'a> Unverified<'a> {
     /// Reads the header strictly; `text` at most `bytes_max` bytes (16 KiB for access tokens, 4 KiB for Txn-Tokens).
     pub fn parse(text: &'a str, bytes_max: usize) -> Result<Unverified<'a>, JwsError> {
+        let jws = Unverified::read(text, bytes_max)?;
+        match jws.header.contains_key("jwk") {
+            true => Err(JwsError::HeaderForbidden("jwk".to_owned())),
+            false => Ok(jws),
+        }
+    }
+
+    /// For DPoP proofs alone (RFC 9449 §4.2), whose header must hold the public key they are signed with, and no other key.
+    /// Such a signature shows who holds the key and nothing else: what the key stands for, somebody else must say.
+    pub fn parse_with_own_key(text: &'a str, bytes_max: usize) -> Result<(Unverified<'a>, Object), JwsError> {
+        let mut jws = Unverified::read(text, bytes_max)?;
+        match jws.header.remove("jwk") {
+            Some(Value::Object(jwk)) => Ok((jws, jwk)),
+            Some(_) => Err(JwsError::HeaderForbidden("jwk".to_owned())),
+            None => Err(JwsError::KeyUnknown(None)),
+        }
+    }
+
+    fn read(text: &'a str, bytes_max: usize) -> Result<Unverified<'a>, JwsError> {
         if text.len() > bytes_max {
             return Err(JwsError::TooLarge(bytes_max));
         }

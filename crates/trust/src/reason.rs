@@ -32,6 +32,10 @@ pub enum Reason {
     NotYetValid,
     Clock,
     SenderConstrained,
+    DpopProof,
+    DpopReplayed,
+    DpopNonce,
+    DpopBusy,
     // The decision.
     PolicyMissing,
     NoRuleMatched,
@@ -84,7 +88,7 @@ const fn plain(status: u16, title: &'static str, detail: &'static str) -> Public
 
 impl Reason {
     /// Every reason, for metrics label sets and for the documentation.
-    pub const ALL: [Reason; 40] = {
+    pub const ALL: [Reason; 44] = {
         use Reason::*;
         [
             RequestMalformed,
@@ -113,6 +117,10 @@ impl Reason {
             NotYetValid,
             Clock,
             SenderConstrained,
+            DpopProof,
+            DpopReplayed,
+            DpopNonce,
+            DpopBusy,
             PolicyMissing,
             NoRuleMatched,
             NeverMatched,
@@ -159,6 +167,10 @@ impl Reason {
             Reason::NotYetValid => "not_yet_valid",
             Reason::Clock => "clock",
             Reason::SenderConstrained => "sender_constrained",
+            Reason::DpopProof => "dpop_proof",
+            Reason::DpopReplayed => "dpop_replayed",
+            Reason::DpopNonce => "dpop_nonce",
+            Reason::DpopBusy => "dpop_busy",
             Reason::PolicyMissing => "policy_missing",
             Reason::NoRuleMatched => "no_rule_matched",
             Reason::NeverMatched => "never_matched",
@@ -228,6 +240,24 @@ impl Reason {
             | Reason::NotYetValid
             | Reason::Clock
             | Reason::SenderConstrained => BAD_TOKEN,
+            Reason::DpopProof | Reason::DpopReplayed => Public {
+                status: 401,
+                title: "Proof not accepted",
+                detail: "The DPoP proof was not accepted. Send exactly one `DPoP` field, with a new proof for this very \
+                         request; if it happens again, give the decision id to whoever runs this service.",
+                oauth_error: Some("invalid_dpop_proof"),
+            },
+            Reason::DpopNonce => Public {
+                status: 401,
+                title: "Nonce needed",
+                detail: "Make the DPoP proof again, with the nonce of the `DPoP-Nonce` field of this answer.",
+                oauth_error: Some("use_dpop_nonce"),
+            },
+            Reason::DpopBusy => plain(
+                503,
+                "Temporarily unavailable",
+                "No more DPoP proofs can be checked at the moment. Try again shortly, with a new proof.",
+            ),
             Reason::KeysUnavailable => plain(
                 503,
                 "Sign-in unavailable",

@@ -1,9 +1,10 @@
 //! An issuer's access token, from text to [`Principal`]: the whole verification profile (RFC 9068, 7519, 8725), one exact
 //! reason per refusal.
 //!
-//! Never believes a claim before the signature was checked, never takes one kind of token for another, and never makes a
-//! bearer of a token that is bound to a key (`cnf`).
+//! Never believes a claim before the signature was checked and never takes one kind of token for another. What a token is
+//! bound to (`cnf`) is read here and must be proved with every request: [`Binding::check`].
 mod audience;
+mod binding;
 mod kind;
 mod membership;
 mod read;
@@ -12,7 +13,10 @@ mod subject;
 mod tests;
 mod times;
 
-use crate::issuer::Profile;
+pub use binding::{Binding, Bound, Scheme};
+
+use crate::dpop::ProofError;
+use crate::issuer::{Profile, SenderConstrained};
 use crate::json::{self, Object};
 use crate::jwk::KeySet;
 use crate::jws::{JwsError, Unverified};
@@ -49,6 +53,12 @@ impl From<JwsError> for Refused {
             JwsError::Signature => Reason::SignatureBad,
         };
         refused(reason, error.to_string())
+    }
+}
+
+impl From<ProofError> for Refused {
+    fn from(error: ProofError) -> Refused {
+        refused(Reason::DpopProof, error.to_string())
     }
 }
 
@@ -125,7 +135,7 @@ impl<'a> Peeked<'a> {
     pub fn verify(self, profile: &Profile, keys: &KeySet, now: i64) -> Result<VerifiedToken, Refused> {
         let Peeked { jws, claims, .. } = self;
         let signed = jws.verify(keys, profile.algorithms())?;
-        let times = judge(&claims, signed.typ(), profile, now)?;
+        let (times, binding) = judge(&claims, signed.typ(), profile, now)?;
         let principal = subject::principal(&claims, profile, times.expires_at)?;
         let facts = Facts {
             kid: signed.key().kid().map(str::to_owned),
@@ -134,13 +144,14 @@ impl<'a> Peeked<'a> {
             issued_at: times.issued_at,
             expires_at: times.expires_at,
             token_id: read::token_id(&claims),
+            bound: binding.bound(),
         };
-        Ok(VerifiedToken { principal, facts })
+        Ok(VerifiedToken { principal, facts, binding })
     }
 }
 
 /// Everything but signature and subject. Runs on unverified claims only to refuse earlier.
-fn judge(claims: &Object, typ: Option<&str>, profile: &Profile, now: i64) -> Result<times::Times, Refused> {
+fn judge(claims: &Object, typ: Option<&str>, profile: &Profile, now: i64) -> Result<(times::Times, Binding), Refused> {
     kind::check(claims, typ, profile)?;
     let iss = read::text(claims, "iss")?.unwrap_or_default();
     if !profile.accepts_iss(iss) {
@@ -149,13 +160,14 @@ fn judge(claims: &Object, typ: Option<&str>, profile: &Profile, now: i64) -> Res
     audience::check(claims, profile)?;
     let times = times::check(claims, profile.settings().leeway_s, now)?;
     subject::check_tenant(claims, iss, profile)?;
-    if claims.contains_key("cnf") {
+    let binding = Binding::of(claims)?;
+    if profile.settings().sender_constrained == SenderConstrained::Required && binding.bound().is_none() {
         return Err(refused(
             Reason::SenderConstrained,
-            "the token is bound to a key (`cnf`) and this request proves no possession of it",
+            "the token is bound to nothing (no `cnf`), and this issuer is configured with `sender_constrained: required`",
         ));
     }
-    Ok(times)
+    Ok((times, binding))
 }
 
 fn iss_refusal(profile: &Profile, iss: &str) -> Refused {
@@ -169,6 +181,7 @@ fn iss_refusal(profile: &Profile, iss: &str) -> Refused {
 pub struct VerifiedToken {
     principal: Principal,
     facts: Facts,
+    binding: Binding,
 }
 
 impl VerifiedToken {
@@ -177,6 +190,10 @@ impl VerifiedToken {
     }
     pub fn into_principal(self) -> Principal {
         self.principal
+    }
+    /// What each request with this token has to prove.
+    pub fn binding(&self) -> &Binding {
+        &self.binding
     }
     /// Facts for the record and for `why`.
     pub fn facts(&self) -> &Facts {
@@ -194,4 +211,7 @@ pub struct Facts {
     pub expires_at: i64,
     /// `jti`, `uti` (Entra) or nothing.
     pub token_id: Option<String>,
+    /// Which proof every request with it needs; nothing for a bearer token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bound: Option<Bound>,
 }

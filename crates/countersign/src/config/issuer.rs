@@ -2,14 +2,16 @@
 //! given their place in the file.
 use super::decode::{At, OneOrMany};
 use super::numbers::interval;
-use super::platform::{AlgorithmWord, IssuerSection, PlatformFile, PresetWord};
+use super::platform::{AlgorithmWord, IssuerSection, NonceWord, PlatformFile, PresetWord, SenderConstrainedWord};
 use super::problem::Span;
 use super::settings::Context;
 use super::wide::warn_of_issuer;
 use super::yaml::{Key, Node};
 use std::sync::Arc;
 use std::time::Duration;
-use trust::issuer::{ClaimPaths, LEEWAY_DEFAULT_S, LEEWAY_MAX_S, Preset, Profile, Settings, SettingsError};
+use trust::issuer::{
+    ClaimPaths, DpopNonce, LEEWAY_DEFAULT_S, LEEWAY_MAX_S, Preset, Profile, SenderConstrained, Settings, SettingsError,
+};
 use trust::jwk::{Algorithm, KeySet};
 
 const ISSUERS_MAX: usize = 64;
@@ -64,6 +66,8 @@ fn has_broken_field(section: &IssuerSection, node: &Node) -> bool {
         ("jwks_uri", section.jwks_uri.is_some()),
         ("jwks_file", section.jwks_file.is_some()),
         ("accept_typ_jwt", section.accept_typ_jwt.is_some()),
+        ("sender_constrained", section.sender_constrained.is_some()),
+        ("dpop", section.dpop.is_some()),
     ];
     decoded.iter().any(|(key, good)| !good && node.get(key).is_some())
 }
@@ -101,6 +105,19 @@ fn settings(key: &Key, section: &IssuerSection, context: &mut Context<'_, '_>) -
         jwks_uri: text(&section.jwks_uri),
         jwks_file: section.jwks_file.as_ref().map(|at| context.path(&at.value)),
         accept_typ_jwt: section.accept_typ_jwt.as_ref().is_none_or(|at| at.value),
+        sender_constrained: sender_constrained(section.sender_constrained.as_ref()),
+        dpop_nonce: match section.dpop.as_ref().and_then(|dpop| dpop.nonce.as_ref()).map(|at| at.value) {
+            Some(NonceWord::Required) => DpopNonce::Required,
+            Some(NonceWord::Optional) | None => DpopNonce::Optional,
+        },
+    }
+}
+
+/// Of an issuer or of a service.
+pub fn sender_constrained(field: Option<&At<SenderConstrainedWord>>) -> SenderConstrained {
+    match field.map(|at| at.value) {
+        Some(SenderConstrainedWord::Required) => SenderConstrained::Required,
+        Some(SenderConstrainedWord::Optional) | None => SenderConstrained::Optional,
     }
 }
 

@@ -108,6 +108,37 @@ section! {
         jwks_file: Option<At<String>>,
         /// Accept `typ: JWT` besides `at+jwt`. Default: what the preset needs.
         accept_typ_jwt: Option<At<bool>>,
+        /// `required`: tokens that are bound to no key of their sender (DPoP, client certificate) are refused. A token that is bound is held to it in any case. Default `optional`.
+        sender_constrained: Option<At<SenderConstrainedWord>>,
+        /// DPoP proofs for tokens of this issuer.
+        dpop: Option<DpopSection>,
+    }
+}
+
+words! {
+    /// Must a token be bound to a key of its sender (RFC 9449, RFC 8705)?
+    SenderConstrainedWord {
+        Optional = "optional",
+        Required = "required",
+    }
+}
+
+section! {
+    /// DPoP proofs (RFC 9449). A proof is accepted for 60 s before and after its `iat`, and once.
+    DpopSection as "`dpop`" hints [
+        ("required", "did you mean `sender_constrained: required`, beside `dpop`?"),
+        ("window", "a proof is good for 60 s on either side of its `iat`; mend the clocks instead"),
+    ] {
+        /// `required`: a proof must hold a nonce that this process gave out at most four minutes ago; a client without one is told so and given it. Processes behind one address do not know one another's nonces: bind clients to one of them, or leave it `optional`. Default `optional`.
+        nonce: Option<At<NonceWord>>,
+    }
+}
+
+words! {
+    /// Must a proof hold a nonce of ours?
+    NonceWord {
+        Optional = "optional",
+        Required = "required",
     }
 }
 

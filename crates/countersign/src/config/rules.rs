@@ -1,6 +1,7 @@
 //! From a decoded service file to a `feed::Service`: limits, exposure, and the rules handed to the policy compiler, whose
 //! problems are given their line and column here.
 use super::decode::{At, Decode, OneOrMany};
+use super::issuer::sender_constrained;
 use super::load::FailingTests;
 use super::numbers::{HOUR, MIB, MINUTE, SECOND, TIB, interval, size};
 use super::problem::Span;
@@ -78,6 +79,7 @@ pub fn build(node: &Node, platform: &Platform<'_>, context: &mut Context<'_, '_>
                 Some(AuthorizationWord::Pass) => feed::Authorization::Pass,
                 Some(AuthorizationWord::Strip) | None => feed::Authorization::Strip,
             },
+            sender_constrained: sender_constrained(file.sender_constrained.as_ref()),
             txn_reuse,
         }),
         _ => None,

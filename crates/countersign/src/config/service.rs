@@ -1,6 +1,7 @@
 //! A service file (`services/*.yaml`) as its team writes it. The structs are the documentation; the texts inside rules
 //! (`who`, `can`, `when` …) are read by the policy compiler, never here.
 use super::decode::{At, ByteSize, Decode, Decoder, Interval, Needed, OneOrMany, section, words};
+use super::platform::SenderConstrainedWord;
 use super::yaml::{Node, Value};
 
 section! {
@@ -37,6 +38,8 @@ section! {
         audit: Option<At<AuditWord>>,
         /// Whether the caller's own access token goes on to the upstream: `strip` (the default; the upstream gets the Txn-Token) or `pass`.
         authorization: Option<At<AuthorizationWord>>,
+        /// `required`: a token that is bound to no key of its sender (DPoP, client certificate) is refused here. Default `optional`; what an issuer requires counts everywhere.
+        sender_constrained: Option<At<SenderConstrainedWord>>,
         /// One Txn-Token may serve equal requests for this long. Default `10s`; `0s` (never) to `1m`.
         txn_reuse: Option<At<Interval>>,
     }

@@ -48,9 +48,9 @@ pub(super) fn explain(header: &Object, claims: &Object, judge: &Judge<'_>, repor
     }
     overage(claims, report);
     if claims.contains_key("cnf") {
-        let what = "bound to a key: worthless without proof of that key (DPoP or a client certificate), which this version \
-                    cannot check. Ask the issuer for a plain bearer token";
-        report.add(SECTION, "cnf", Mark::Wrong, what);
+        let what = "bound to a key: refused as a plain bearer token. Send it as `DPoP` with a proof (`jkt`), or over a \
+                    connection made with its client certificate (`x5t#S256`)";
+        report.add(SECTION, "cnf", Mark::Note, what);
     }
     if claims.contains_key("act") {
         report.add(SECTION, "act", Mark::Note, "an agent acts for the person: both must be allowed");

@@ -92,7 +92,7 @@ fn each_wrong_claim_is_named_with_its_reason() {
         (with("aud", json!(7)), "Wrong aud: is neither a text nor a list"),
         (with("iss", json!("https://id.acme.example/")), "Wrong iss: `https://id.acme.example/` is not issuer `acme`"),
         (with("sub", json!(12)), "Wrong sub: is no text"),
-        (with("cnf", json!({ "jkt": "x" })), "Wrong cnf: bound to a key"),
+        (with("cnf", json!({ "jkt": "x" })), "Note cnf: bound to a key"),
         (with("hasgroups", json!(true)), "Note groups: not in the token"),
         (with("_claim_names", json!({ "groups": "src1" })), "Note groups: not in the token"),
         (with("at_hash", json!("x")), "looks like an ID token"),

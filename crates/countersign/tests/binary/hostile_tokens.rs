@@ -338,7 +338,6 @@ fn api_66_a_token_bound_to_a_key_is_no_bearer_token() {
         &json!({ "cnf": { "x5t#S256": "bwcK0esc3ACC3DB2Y5_lESsXE8o9ltc05O89jdN-dg2" } }),
         "sender_constrained",
     );
-    world.refuse_header("DPoP scheme", &format!("DPoP {}", world.good()), "sender_constrained");
 }
 
 #[test]

@@ -153,13 +153,13 @@ fn api_43_a_kid_reused_with_new_material_heals() {
 }
 
 /// npm `oidc-provider`, a certified OpenID provider, and the tokens its clients get from it.
-struct Provider {
+pub(crate) struct Provider {
     process: Process,
-    url: String,
+    pub(crate) url: String,
 }
 
 impl Provider {
-    fn start(port: u16) -> Provider {
+    pub(crate) fn start(port: u16) -> Provider {
         let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/peers/oidc-provider.mjs");
         assert!(script.with_file_name("node_modules").is_dir(), "run `npm ci` in tests/peers, or `cargo xtask peers`");
         let mut process = Process::start("node", &[script.into_os_string(), port.to_string().into()]);
@@ -182,7 +182,7 @@ impl Provider {
     }
 
     /// One line of answer to one command.
-    fn ask(&mut self, command: &str) -> String {
+    pub(crate) fn ask(&mut self, command: &str) -> String {
         let before = self.process.stdout().len();
         self.process.write_line(command);
         testkit::wait_value("the provider answers", LIMIT, || {

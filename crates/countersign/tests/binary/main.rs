@@ -10,7 +10,6 @@
 mod audit;
 mod check;
 mod dev;
-mod grpc;
 mod hostile_fields;
 mod hostile_http;
 mod hostile_rules;
@@ -18,6 +17,7 @@ mod hostile_tokens;
 mod hostile_upstream;
 mod keys_of_issuers;
 mod lifecycle;
+mod possession;
 mod published;
 mod review;
 mod serving;

@@ -63,6 +63,7 @@ fn decoder_and_schema_know_the_same_keys() {
             ("file", PlatformFile::KEYS),
             ("IssuerSection", IssuerSection::KEYS),
             ("ClaimsSection", ClaimsSection::KEYS),
+            ("DpopSection", DpopSection::KEYS),
             ("EdgeSection", EdgeSection::KEYS),
             ("TlsSection", TlsSection::KEYS),
             ("EdgeLimits", EdgeLimits::KEYS),

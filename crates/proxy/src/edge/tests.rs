@@ -16,6 +16,7 @@ use trust::path::{Pattern, Tolerance};
 use trust::policy::{RuleSource, ServicePolicy, ServiceSource};
 
 use crate::audit::tests::on_a_full_disk;
+use crate::judge::Proofs;
 use crate::metrics::Metrics;
 use crate::minter::Minter;
 use crate::view::Views;
@@ -54,6 +55,7 @@ fn service(strict: bool) -> Service {
         request_timeout: second * 10,
         strict,
         authorization: Authorization::Strip,
+        sender_constrained: trust::issuer::SenderConstrained::Optional,
         txn_reuse: Duration::ZERO,
     }
 }
@@ -113,6 +115,7 @@ async fn answer_across(before: bool, after: bool) -> (u16, String) {
         audit: on_a_full_disk(folder.path()),
         refuse_unrecorded: AtomicBool::new(false),
         minter: Arc::new(Minter::new("spiffe://acme.example/edge", UnixMs::now().seconds()).unwrap()),
+        proofs: Proofs::new().unwrap(),
         key_demand: Arc::new(Next(current, snapshot(2, &profile, &new, after))),
     }));
     let now = UnixMs::now().seconds();

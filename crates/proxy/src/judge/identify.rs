@@ -7,7 +7,7 @@ use feed::{Issuer, KeyDemandOutcome};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use trust::reason::Reason;
-use trust::token::{Peeked, Refused, VerifiedToken};
+use trust::token::{Peeked, Refused, Scheme, VerifiedToken};
 
 use super::recording::Recording;
 use super::{Judge, Stop};
@@ -17,9 +17,26 @@ use crate::view::View;
 
 /// What the `Authorization` field holds.
 #[derive(Debug, PartialEq, Eq)]
-enum Presented<'a> {
+pub(super) enum Presented<'a> {
     Nothing,
-    Bearer(&'a str),
+    Token(Scheme, &'a str),
+}
+
+impl Presented<'_> {
+    pub(super) fn scheme(&self) -> Option<Scheme> {
+        match self {
+            Presented::Nothing => None,
+            Presented::Token(scheme, _) => Some(*scheme),
+        }
+    }
+}
+
+/// A token that is good, and how it came: what it is bound to is still to be proved.
+pub(super) struct Credential {
+    pub(super) entry: Arc<Entry>,
+    pub(super) scheme: Scheme,
+    /// SHA-256 of the token's text.
+    pub(super) digest: Digest,
 }
 
 impl Judge {
@@ -28,21 +45,33 @@ impl Judge {
     pub(super) async fn identify(
         &self,
         view: &Arc<View>,
-        headers: &HeaderMap,
+        presented: &Presented<'_>,
         recording: &mut Recording,
         now: UnixMs,
-    ) -> Result<(Arc<View>, Option<Arc<Entry>>), Stop> {
-        let text = match presented(headers)? {
+    ) -> Result<(Arc<View>, Option<Credential>), Stop> {
+        let (scheme, text) = match *presented {
             Presented::Nothing => return Ok((Arc::clone(view), None)),
-            Presented::Bearer(text) => text,
+            Presented::Token(scheme, text) => (scheme, text),
         };
-        let key = token_digest(text);
-        if let Some(entry) = self.tokens.get(&key) {
+        let digest = token_digest(text);
+        let (view, entry) = self.known_or_verified(view, text, &digest, recording, now).await?;
+        Ok((view, Some(Credential { entry, scheme, digest })))
+    }
+
+    async fn known_or_verified(
+        &self,
+        view: &Arc<View>,
+        text: &str,
+        key: &Digest,
+        recording: &mut Recording,
+        now: UnixMs,
+    ) -> Result<(Arc<View>, Arc<Entry>), Stop> {
+        if let Some(entry) = self.tokens.get(key) {
             match still_good(view, &entry, now) {
                 Good::Yes(issuer) => {
                     recording.identified(&entry, view, issuer, true, now);
                     self.shared.metrics.token_cache_hits.inc();
-                    return Ok((Arc::clone(view), Some(entry)));
+                    return Ok((Arc::clone(view), entry));
                 }
                 // Who it was is known; nothing is allowed by it.
                 Good::Expired(issuer) => {
@@ -52,13 +81,13 @@ impl Judge {
                         format!("the token ended {} s ago", now.seconds() - entry.principal.expires_at),
                     ));
                 }
-                Good::VerifyAgain => self.tokens.remove(&key),
+                Good::VerifyAgain => self.tokens.remove(key),
             }
         }
         self.shared.metrics.token_cache_misses.inc();
         let (view, entry) = self.verify(view, text, recording, now).await?;
-        self.tokens.insert(key, Arc::clone(&entry));
-        Ok((view, Some(entry)))
+        self.tokens.insert(*key, Arc::clone(&entry));
+        Ok((view, entry))
     }
 
     async fn verify(
@@ -121,7 +150,7 @@ impl Judge {
 }
 
 /// Exactly one credential, and a scheme we can check.
-fn presented(headers: &HeaderMap) -> Result<Presented<'_>, Stop> {
+pub(super) fn presented(headers: &HeaderMap) -> Result<Presented<'_>, Stop> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let Some(value) = values.next() else {
         return Ok(Presented::Nothing);
@@ -135,14 +164,13 @@ fn presented(headers: &HeaderMap) -> Result<Presented<'_>, Stop> {
     let text = text.trim_matches([' ', '\t']);
     let (scheme, rest) = text.split_once([' ', '\t', ',']).unwrap_or((text, ""));
     let token = rest.trim_matches([' ', '\t']);
-    if scheme.eq_ignore_ascii_case("bearer") {
-        return if token.is_empty() { Err(malformed()) } else { Ok(Presented::Bearer(token)) };
-    }
-    if scheme.eq_ignore_ascii_case("dpop") {
-        return Err(Stop::new(Reason::SenderConstrained, "a DPoP proof cannot be checked in this version"));
-    }
-    // Another scheme (Basic, …) is the application's own affair: nobody is signed in with us.
-    Ok(Presented::Nothing)
+    let scheme = match scheme {
+        bearer if bearer.eq_ignore_ascii_case("bearer") => Scheme::Bearer,
+        dpop if dpop.eq_ignore_ascii_case("dpop") => Scheme::Dpop,
+        // Another scheme (Basic, …) is the application's own affair: nobody is signed in with us.
+        _ => return Ok(Presented::Nothing),
+    };
+    if token.is_empty() { Err(malformed()) } else { Ok(Presented::Token(scheme, token)) }
 }
 
 enum Good<'a> {
@@ -215,7 +243,8 @@ fn remember(
     now: UnixMs,
 ) -> Arc<Entry> {
     let facts = verified.facts().clone();
-    let entry = Entry::new(verified.into_principal(), facts, Arc::clone(&issuer.profile), issuer.keys.version);
+    let binding = *verified.binding();
+    let entry = Entry::new(verified.into_principal(), binding, facts, Arc::clone(&issuer.profile), issuer.keys.version);
     recording.identified(&entry, view, issuer, false, now);
     Arc::new(entry)
 }
@@ -242,7 +271,7 @@ fn explain_demand(refused: Refused, outcome: KeyDemandOutcome, issuer: &Issuer) 
     }
 }
 
-fn stop(refused: Refused) -> Stop {
+pub(super) fn stop(refused: Refused) -> Stop {
     Stop::new(refused.reason, refused.detail)
 }
 
@@ -268,14 +297,14 @@ mod tests {
     }
 
     #[test]
-    fn exactly_one_bearer_token_is_read() {
+    fn exactly_one_token_is_read() {
         check(&[], Ok(Presented::Nothing));
-        check(&["Bearer abc"], Ok(Presented::Bearer("abc")));
-        check(&["bearer  abc "], Ok(Presented::Bearer("abc")));
+        check(&["Bearer abc"], Ok(Presented::Token(Scheme::Bearer, "abc")));
+        check(&["bearer  abc "], Ok(Presented::Token(Scheme::Bearer, "abc")));
         check(&["Bearer"], Err(Reason::TokenMalformed));
         check(&["Bearer "], Err(Reason::TokenMalformed));
-        check(&["Bearer\tabc"], Ok(Presented::Bearer("abc")));
-        check(&["Bearer,abc"], Ok(Presented::Bearer("abc")));
+        check(&["Bearer\tabc"], Ok(Presented::Token(Scheme::Bearer, "abc")));
+        check(&["Bearer,abc"], Ok(Presented::Token(Scheme::Bearer, "abc")));
         check(&["Basic YTpi"], Ok(Presented::Nothing));
         check(&["Bearer a", "Bearer b"], Err(Reason::TokenMultiple));
         check(&["Basic YTpi", "Bearer b"], Err(Reason::TokenMultiple));
@@ -283,6 +312,9 @@ mod tests {
 
     #[test]
     fn api_66_a_proof_of_possession_scheme_is_never_a_bearer() {
-        check(&["DPoP abc"], Err(Reason::SenderConstrained));
+        check(&["DPoP abc"], Ok(Presented::Token(Scheme::Dpop, "abc")));
+        check(&["dpop,abc"], Ok(Presented::Token(Scheme::Dpop, "abc")));
+        check(&["DPoP"], Err(Reason::TokenMalformed));
+        check(&["DPoP a", "Bearer a"], Err(Reason::TokenMultiple));
     }
 }

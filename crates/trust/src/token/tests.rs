@@ -124,6 +124,12 @@ pub(super) fn verdict_at(
     Peeked::parse(&token)?.verify(profile, &signer.keys(), now)
 }
 
+/// A token presented as a bearer token, by a sender who proves nothing else.
+pub(super) fn as_bearer(token: VerifiedToken) -> Result<VerifiedToken, Refused> {
+    token.binding().check(Scheme::Bearer, None, None)?;
+    Ok(token)
+}
+
 /// One token, one outcome: the subject it makes, or the reason it is refused for. Whatever `verify` refuses for its claims
 /// `plausible` refuses as well, or lets pass; it never refuses what `verify` accepts.
 pub(super) fn check(profile: &Profile, claims: &Object, expected: Result<&str, Reason>) {
@@ -134,7 +140,7 @@ pub(super) fn check_typ(profile: &Profile, typ: Option<&str>, claims: &Object, e
     let signer = sign::of(profile);
     let token = signer.token(typ, claims);
     let plausible = Peeked::parse(&token).and_then(|peeked| peeked.plausible(profile, NOW));
-    let outcome = verdict(profile, typ, claims);
+    let outcome = verdict(profile, typ, claims).and_then(as_bearer);
     if outcome.is_ok() {
         assert_eq!(plausible, Ok(()), "{claims:?}");
     }
@@ -174,6 +180,7 @@ fn the_record_gets_the_facts() {
         issued_at: Some(NOW - 30),
         expires_at: NOW + 300,
         token_id: Some("uti-1".into()),
+        bound: None,
     };
     assert_eq!(token.facts(), &expected);
     assert_eq!(token.principal().expires_at, NOW + 300);

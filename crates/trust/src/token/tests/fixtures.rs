@@ -64,7 +64,7 @@ fn names(set: &Membership) -> Names {
 }
 
 fn outcome(profile: &Profile, fixture: &Fixture) -> Expect {
-    let principal = match verdict(profile, fixture.typ.as_deref(), &fixture.claims) {
+    let principal = match verdict(profile, fixture.typ.as_deref(), &fixture.claims).and_then(as_bearer) {
         Ok(token) => token.into_principal(),
         Err(refused) => return Expect::Refused(refused.reason.code().to_owned()),
     };

@@ -466,6 +466,67 @@ fn api_66_a_token_bound_to_a_key_is_no_bearer() {
 }
 
 #[test]
+fn api_66_every_proof_that_a_token_asks_for_is_demanded_and_no_other_will_do() {
+    const JKT: &str = "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I";
+    const X5T: &str = "bwcK0esc3ACC3DB2Y5_lESsXE8o9ltc05O89jdN-dg2";
+    let (key, certificate) =
+        (crate::dpop::sha256(JKT), crate::dpop::sha256("bwcK0esc3ACC3DB2Y5_lESsXE8o9ltc05O89jdN-dg0"));
+    assert!(crate::dpop::sha256(X5T).is_none(), "bits beyond the last byte are no second spelling");
+    let (key, certificate) = (key.as_ref(), certificate.as_ref());
+    let other = &[7; 32];
+    let generic = profile(Preset::Generic);
+    let bound =
+        |cnf: Value| *verdict(&generic, None, &good_but(Preset::Generic, json!({ "cnf": cnf }))).unwrap().binding();
+    let x5t = "bwcK0esc3ACC3DB2Y5_lESsXE8o9ltc05O89jdN-dg0";
+    let dpop = bound(json!({ "jkt": JKT }));
+    let mtls = bound(json!({ "x5t#S256": x5t }));
+    let both = bound(json!({ "jkt": JKT, "x5t#S256": x5t }));
+    let plain = *verdict(&generic, None, &good(Preset::Generic)).unwrap().binding();
+    assert_eq!(
+        [plain, dpop, mtls, both].map(|binding| binding.bound()),
+        [None, Some(Bound::Dpop), Some(Bound::Certificate), Some(Bound::DpopAndCertificate)]
+    );
+    let cases = [
+        (plain, Scheme::Bearer, None, None, true),
+        (plain, Scheme::Bearer, Some(other), Some(other), true),
+        (plain, Scheme::Dpop, key, None, false),
+        (dpop, Scheme::Dpop, key, None, true),
+        (dpop, Scheme::Dpop, key, Some(other), true),
+        (dpop, Scheme::Dpop, Some(other), None, false),
+        (dpop, Scheme::Dpop, None, certificate, false),
+        (dpop, Scheme::Bearer, key, None, false),
+        (mtls, Scheme::Bearer, None, certificate, true),
+        (mtls, Scheme::Bearer, None, Some(other), false),
+        (mtls, Scheme::Bearer, certificate, None, false),
+        (mtls, Scheme::Dpop, key, certificate, false),
+        (both, Scheme::Dpop, key, certificate, true),
+        (both, Scheme::Dpop, key, None, false),
+        (both, Scheme::Dpop, Some(other), certificate, false),
+        (both, Scheme::Bearer, key, certificate, false),
+    ];
+    for (at, (binding, scheme, key, certificate, good)) in cases.into_iter().enumerate() {
+        let got = binding.check(scheme, key, certificate).map_err(|refused| refused.reason);
+        assert_eq!(got, if good { Ok(()) } else { Err(Reason::SenderConstrained) }, "case {at}");
+    }
+    // A way of binding that we do not know is never ignored, also beside one we know.
+    for cnf in [json!({ "kid": "x" }), json!({ "jkt": JKT, "jwk": {} }), json!({ "jkt": [JKT] }), json!({ "jkt": X5T })]
+    {
+        check(&generic, &good_but(Preset::Generic, json!({ "cnf": cnf })), Err(Reason::SenderConstrained));
+    }
+}
+
+#[test]
+fn api_66_an_issuer_can_be_held_to_bound_tokens() {
+    for preset in Preset::ALL {
+        let strict = Settings { sender_constrained: SenderConstrained::Required, ..settings(preset) };
+        let strict = Profile::new(strict).unwrap();
+        check(&strict, &good(preset), Err(Reason::SenderConstrained));
+        let cnf = json!({ "cnf": { "jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I" } });
+        assert!(verdict(&strict, None, &good_but(preset, cnf)).is_ok_and(|token| token.binding().bound().is_some()));
+    }
+}
+
+#[test]
 fn api_69_forty_five_seconds_work_and_ten_minutes_are_named() {
     for preset in Preset::ALL {
         let profile = profile(preset);

@@ -113,7 +113,8 @@ proptest! {
             prop_assert!(profile.accepts_iss(iss));
             prop_assert!(has_audience(&claims, &profile));
             prop_assert!(claims.get("exp").and_then(Value::as_f64).unwrap() > (NOW - 60) as f64);
-            prop_assert!(!claims.contains_key("cnf"));
+            let bearer = token.binding().check(Scheme::Bearer, None, None);
+            prop_assert_eq!(bearer.is_ok(), !claims.contains_key("cnf"));
             prop_assert!(jsonwebtoken_accepts(&profile, &text, &claims));
             prop_assert!(typ.is_none_or(|typ| typ == "JWT" || typ == "at+jwt"));
             let principal = token.into_principal();
