@@ -4,9 +4,11 @@
 
 mod access_token;
 mod dpop;
+mod grpc;
 mod txn;
 pub use access_token::access_token;
 pub use dpop::dpop;
+pub use grpc::grpc;
 pub use txn::txn;
 
 use trust::jwk::{Algorithm, KeySet};
@@ -255,6 +257,11 @@ mod tests {
     #[test]
     fn the_access_token_corpus_replays() {
         replay("access_token", super::access_token);
+    }
+
+    #[test]
+    fn the_grpc_corpus_replays() {
+        replay("grpc", super::grpc);
     }
 
     #[test]

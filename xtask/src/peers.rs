@@ -27,7 +27,7 @@ pub(crate) fn install(purpose: Purpose) -> Result<()> {
     debian(if purpose == Purpose::Test { &FOR_TESTS } else { &FOR_BENCHES })?;
     match purpose {
         Purpose::Test => {
-            python("test", "tests/peers/requirements.txt", "import joserfc, jwcrypto")?;
+            python("test", "tests/peers/requirements.txt", "import grpc, joserfc, jwcrypto")?;
             node()?;
             h2spec()
         }

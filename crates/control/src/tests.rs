@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use feed::{Current, Desired, KeyDemand, KeyDemandOutcome};
 use testkit::{Fault, Issuer, OldKeys, wait_for};
-use trust::issuer::{ClaimPaths, Preset, Profile, Settings};
+use trust::issuer::{Preset, Profile, Settings};
 use trust::keys::{Limits, State};
 
 use crate::{Control, Deadlines, IssuerReport, Options};
@@ -18,18 +18,8 @@ fn settings(name: &str, issuer: &str) -> Settings {
         name: name.into(),
         preset: Preset::Generic,
         issuer: Some(issuer.to_owned()),
-        tenant: None,
-        tenants: Vec::new(),
-        pool: None,
         audience: vec!["acme".to_owned()],
-        clients: Vec::new(),
-        algorithms: Vec::new(),
-        claims: ClaimPaths::default(),
-        agents: Vec::new(),
-        leeway_s: 60,
-        jwks_uri: None,
-        jwks_file: None,
-        accept_typ_jwt: true,
+        ..Settings::default()
     }
 }
 

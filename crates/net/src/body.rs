@@ -24,8 +24,19 @@ pub struct Body {
     unsent: bool,
 }
 
+/// Judges the bytes of a body as they pass, in the order they pass.
+pub type Meter = Box<dyn FnMut(&[u8]) -> Result<(), BodyError> + Send>;
+
+/// Gives the bytes of a body another form as they pass, frame by frame.
+pub trait Recode: Send {
+    fn data(&mut self, bytes: Bytes) -> Result<Bytes, BodyError>;
+    /// At the end, with the trailers that came: the last bytes, and the trailers that go on.
+    fn end(&mut self, trailers: Option<HeaderMap>) -> Result<(Bytes, Option<HeaderMap>), BodyError>;
+}
+
 struct Limits {
     bytes_max: u64,
+    meter: Option<Meter>,
     forbidden_trailer: Option<fn(&http::HeaderName) -> bool>,
     stall: Option<Stall>,
     /// Refuse before the first byte what a declared length already gives away.
@@ -34,7 +45,7 @@ struct Limits {
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { bytes_max: u64::MAX, forbidden_trailer: None, stall: None, refused: None }
+        Limits { bytes_max: u64::MAX, meter: None, forbidden_trailer: None, stall: None, refused: None }
     }
 }
 
@@ -43,7 +54,49 @@ enum Source {
     Full(Bytes),
     Incoming(Incoming),
     Stream(mpsc::Receiver<Part>),
+    Recoded(Box<Recoded>),
     Ended,
+}
+
+/// `of` in another form.
+struct Recoded {
+    of: Body,
+    by: Box<dyn Recode>,
+    /// What goes out after the last bytes.
+    trailers: Option<HeaderMap>,
+    at_end: bool,
+}
+
+impl Recoded {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        loop {
+            if self.at_end {
+                return Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))));
+            }
+            let trailers = match ready!(Pin::new(&mut self.of).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    // A frame of nothing would wake the reader for nothing.
+                    Ok(data) => match self.by.data(data) {
+                        Ok(data) if data.is_empty() => continue,
+                        data => return Poll::Ready(Some(data.map(Frame::data))),
+                    },
+                    Err(frame) => frame.into_trailers().ok(),
+                },
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => None,
+            };
+            self.at_end = true;
+            match self.by.end(trailers) {
+                Err(error) => return Poll::Ready(Some(Err(error))),
+                Ok((data, trailers)) => {
+                    self.trailers = trailers;
+                    if !data.is_empty() {
+                        return Poll::Ready(Some(Ok(Frame::data(data))));
+                    }
+                }
+            }
+        }
+    }
 }
 
 enum Part {
@@ -157,6 +210,22 @@ impl Body {
         self.limits.get_or_insert_default().forbidden_trailer = Some(forbidden);
         self
     }
+    /// Every data frame passes `meter`; the body fails with its error.
+    pub fn meter(mut self, meter: Meter) -> Body {
+        self.limits.get_or_insert_default().meter = Some(meter);
+        self
+    }
+    /// The same body in another form. What was set on it before still holds for its first form.
+    pub fn recode(self, by: Box<dyn Recode>) -> Body {
+        Body::new(Source::Recoded(Box::new(Recoded { of: self, by, trailers: None, at_end: false })))
+    }
+    /// For streams on which silence means nothing.
+    pub fn never_stall(mut self) -> Body {
+        if let Some(limits) = &mut self.limits {
+            limits.stall = None;
+        }
+        self
+    }
     /// The body fails with `Stalled` when its reader waited this long for one frame.
     pub fn stall_after(mut self, after: Duration) -> Body {
         self.limits.get_or_insert_default().stall = Some(Stall { after, waiting_since: None, sleep: None });
@@ -168,7 +237,7 @@ impl Body {
             Source::Empty | Source::Ended => Some(0),
             Source::Full(bytes) => u64::try_from(bytes.len()).ok(),
             Source::Incoming(incoming) => incoming.size_hint().exact(),
-            Source::Stream(_) => None,
+            Source::Stream(_) | Source::Recoded(_) => None,
         }
     }
     /// The whole body in memory, at most `bytes_max` of it.
@@ -229,6 +298,7 @@ impl Body {
         match &self.source {
             Source::Empty | Source::Ended => true,
             Source::Full(_) | Source::Stream(_) => false,
+            Source::Recoded(recoded) => recoded.at_end && recoded.trailers.is_none(),
             Source::Incoming(incoming) => incoming.is_end_stream(),
         }
     }
@@ -248,6 +318,7 @@ impl Body {
                 Part::Trailers(trailers) => Ok(Frame::trailers(trailers)),
                 Part::Failed(error) => Err(error),
             })),
+            Source::Recoded(recoded) => recoded.poll(cx),
         }
     }
     fn stall(&mut self) -> Option<&mut Stall> {
@@ -270,10 +341,13 @@ impl Body {
         }
         Poll::Pending
     }
-    fn check(&self, frame: &Frame<Bytes>) -> Result<(), BodyError> {
-        let Some(limits) = &self.limits else { return Ok(()) };
+    fn check(&mut self, frame: &Frame<Bytes>) -> Result<(), BodyError> {
+        let Some(limits) = &mut self.limits else { return Ok(()) };
         if self.bytes > limits.bytes_max {
             return Err(BodyError::TooLarge);
+        }
+        if let (Some(data), Some(meter)) = (frame.data_ref(), &mut limits.meter) {
+            meter(data)?;
         }
         match (frame.trailers_ref(), limits.forbidden_trailer) {
             (Some(trailers), Some(forbidden)) if trailers.keys().any(forbidden) => Err(BodyError::ForbiddenTrailer),

@@ -17,7 +17,7 @@ mod tls;
 pub mod upstream;
 mod worker;
 
-pub use body::{Body, BodyEnd, BodyError, BodySender, End};
+pub use body::{Body, BodyEnd, BodyError, BodySender, End, Recode};
 pub use server::{Connection, Refusal, Server, Service};
 
 /// Boxed: on its way to the upstream it goes through a dozen futures, and each would copy its half kilobyte.

@@ -54,6 +54,11 @@ pub struct TargetSettings {
     pub idle_timeout: Duration,
 }
 
+/// Put into a request's extensions: waits this long for the head of the answer, in the place of both the target's
+/// `first_byte_timeout` and its `request_timeout`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience(pub Duration);
+
 impl Target {
     /// `Err` says what is wrong with the settings, in words for the config's author.
     pub fn new(settings: TargetSettings) -> Result<Target, String> {

@@ -1,11 +1,12 @@
-//! What a caller is told when the upstream does not answer him: `application/problem+json` (RFC 9457) or a small page for
-//! a browser's navigation, with the challenge RFC 6750 and RFC 9470 ask for. Never says which check failed.
+//! What a caller is told when the upstream does not answer him: `application/problem+json` (RFC 9457), a small page for
+//! a browser's navigation, or a gRPC status, with the challenge RFC 6750 and RFC 9470 ask for. Never says which check failed.
 
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use net::{Body, Response};
 use trust::policy::StepUp;
 use trust::reason::Reason;
+use wire::grpc;
 
 /// Carries the decision id on every answer.
 pub const DECISION_HEADER: HeaderName = HeaderName::from_static("countersign-decision");
@@ -21,10 +22,37 @@ pub struct Refusal<'a> {
     pub reason: Reason,
     pub decision_id: &'a str,
     pub step_up: Option<&'a StepUp>,
-    /// A browser that navigates gets a page instead of JSON.
-    pub navigation: bool,
-    pub head: bool,
+    pub form: Form,
     pub challenge: &'a Challenge,
+}
+
+/// The form in which a caller can read a refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    Problem,
+    /// A problem's head: the request was a HEAD.
+    Head,
+    /// A browser that navigates gets a page.
+    Page,
+    /// A status of gRPC's own. `deadline`: the caller had set one.
+    Grpc {
+        kind: grpc::Kind,
+        deadline: bool,
+    },
+}
+
+impl Form {
+    pub fn of(method: &Method, headers: &HeaderMap) -> Form {
+        match *method {
+            Method::HEAD => Form::Head,
+            Method::GET if is_navigation(headers) => Form::Page,
+            Method::POST => match grpc::kind(headers) {
+                Some(kind) => Form::Grpc { kind, deadline: matches!(grpc::timeout(headers), Ok(Some(_))) },
+                None => Form::Problem,
+            },
+            _ => Form::Problem,
+        }
+    }
 }
 
 /// What a 401 or 403 says beyond its reason.
@@ -47,23 +75,23 @@ pub enum Offer {
 }
 
 /// Is this a person's browser opening a page? Judged by Fetch Metadata, not by `Accept`.
-pub fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
+fn is_navigation(headers: &HeaderMap) -> bool {
     let is = |name: HeaderName, value: &str| headers.get(name).is_some_and(|v| v.as_bytes() == value.as_bytes());
-    *method == Method::GET && is(SEC_FETCH_MODE, "navigate") && is(SEC_FETCH_DEST, "document")
+    is(SEC_FETCH_MODE, "navigate") && is(SEC_FETCH_DEST, "document")
 }
 
 pub fn refusal(refusal: &Refusal<'_>) -> Response {
     let public = refusal.reason.public();
     let status = StatusCode::from_u16(public.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let (content_type, text) = if refusal.navigation {
-        ("text/html; charset=utf-8", page(refusal))
-    } else {
-        ("application/problem+json", problem(refusal))
-    };
-    let body = if refusal.head { Body::empty() } else { Body::full(text) };
-    let mut response = Response::new(body);
+    let mut response = Response::new(match refusal.form {
+        Form::Problem => Body::full(problem(refusal)),
+        Form::Page => Body::full(page(refusal)),
+        Form::Head | Form::Grpc { .. } => Body::empty(),
+    });
     *response.status_mut() = status;
     let headers = response.headers_mut();
+    let is_page = refusal.form == Form::Page;
+    let content_type = if is_page { "text/html; charset=utf-8" } else { "application/problem+json" };
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Ok(id) = HeaderValue::from_str(refusal.decision_id) {
@@ -80,12 +108,16 @@ pub fn refusal(refusal: &Refusal<'_>) -> Response {
     if status == StatusCode::SERVICE_UNAVAILABLE {
         headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_SECONDS));
     }
-    if refusal.navigation {
+    if is_page {
         headers.insert(
             "content-security-policy",
             HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
         );
         headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    }
+    if let Form::Grpc { kind, deadline } = refusal.form {
+        let status = grpc::status_of(public.status, deadline);
+        *response.status_mut() = grpc::refuse(response.headers_mut(), kind, status, public.detail);
     }
     response
 }
@@ -162,14 +194,7 @@ mod tests {
 
     fn of(reason: Reason) -> Refusal<'static> {
         const BEARER: &Challenge = &Challenge { offer: Offer::Bearer, dpop_nonce: None };
-        Refusal {
-            reason,
-            decision_id: "0ABCDEFGHJKMNPQR",
-            step_up: None,
-            navigation: false,
-            head: false,
-            challenge: BEARER,
-        }
+        Refusal { reason, decision_id: "0ABCDEFGHJKMNPQR", step_up: None, form: Form::Problem, challenge: BEARER }
     }
 
     fn check_challenge(refusal: &Refusal<'_>, expected: Option<&str>) {
@@ -219,27 +244,47 @@ mod tests {
             "send <code>Authorization: Bearer &lt;token&gt;</code>."
         );
         for reason in Reason::ALL {
-            let page = page(&Refusal { navigation: true, ..of(reason) });
+            let page = page(&Refusal { form: Form::Page, ..of(reason) });
             assert_eq!(page.matches("<code>").count(), page.matches("</code>").count(), "{reason:?}");
             assert!(!page.contains('`') && !page.contains("<token>"), "{reason:?}");
         }
     }
 
     #[test]
-    fn only_a_document_navigation_gets_a_page() {
-        let headers = |pairs: &[(&'static str, &'static str)]| {
-            pairs
-                .iter()
-                .map(|(n, v)| (http::HeaderName::from_static(n), HeaderValue::from_static(v)))
-                .collect::<HeaderMap>()
+    fn each_caller_gets_the_form_he_can_read() {
+        let check = |method: Method, pairs: &[(&'static str, &'static str)], expected: Form| {
+            let pairs = pairs.iter().map(|(n, v)| (http::HeaderName::from_static(n), HeaderValue::from_static(v)));
+            assert_eq!(Form::of(&method, &pairs.collect()), expected, "{method}");
         };
-        let document = headers(&[("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")]);
-        assert!(is_navigation(&Method::GET, &document));
-        assert!(!is_navigation(&Method::POST, &document));
-        assert!(!is_navigation(&Method::GET, &headers(&[("accept", "text/html")])));
-        assert!(!is_navigation(
-            &Method::GET,
-            &headers(&[("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "iframe")])
-        ));
+        let document = [("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")];
+        check(Method::GET, &document, Form::Page);
+        check(Method::POST, &document, Form::Problem);
+        check(Method::HEAD, &document, Form::Head);
+        check(Method::GET, &[("accept", "text/html")], Form::Problem);
+        check(Method::GET, &[("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "iframe")], Form::Problem);
+        let grpc = |deadline| Form::Grpc { kind: grpc::Kind::Grpc, deadline };
+        check(Method::POST, &[("content-type", "application/grpc+proto")], grpc(false));
+        check(Method::POST, &[("content-type", "application/grpc"), ("grpc-timeout", "1S")], grpc(true));
+        check(Method::POST, &[("content-type", "application/json")], Form::Problem);
+        check(Method::GET, &[("content-type", "application/grpc")], Form::Problem);
+    }
+
+    #[test]
+    fn a_grpc_caller_is_told_in_his_own_status() {
+        let form = Form::Grpc { kind: grpc::Kind::Grpc, deadline: false };
+        let check = |reason, expected: &str| {
+            let response = refusal(&Refusal { form, ..of(reason) });
+            let field = |name: &str| response.headers().get(name).map(|value| value.to_str().unwrap());
+            assert_eq!((response.status().as_u16(), field("grpc-status")), (200, Some(expected)), "{reason:?}");
+            assert_eq!(field("content-type"), Some("application/grpc"));
+            assert_eq!(field("countersign-decision"), Some("0ABCDEFGHJKMNPQR"));
+            assert!(field("grpc-message").is_some_and(|text| !text.is_empty()));
+        };
+        check(Reason::TokenMissing, "16");
+        check(Reason::Expired, "16");
+        check(Reason::NoRuleMatched, "7");
+        check(Reason::NoRoute, "12");
+        check(Reason::UpstreamConnect, "14");
+        check(Reason::BodyTooLarge, "8");
     }
 }

@@ -3,6 +3,7 @@
 //! Each step takes what the step before proved. Nothing is forwarded without a permit, and every request that got this
 //! far leaves one audit record, also when its task is dropped.
 
+mod grpc;
 #[cfg(test)]
 mod tests;
 
@@ -13,14 +14,13 @@ use http::header::{AUTHORIZATION, HOST};
 use http::{HeaderValue, Method, Uri};
 use net::upstream::{ForwardError, Pool};
 use net::{Body, BodyError, Connection, Refusal, Request, Response};
-use trust::path::NormalPath;
 use trust::policy::Permit;
 use trust::reason::Reason;
 
-use crate::answer::{self, DECISION_HEADER};
+use crate::answer::{self, DECISION_HEADER, Form};
 use crate::clock::UnixMs;
 use crate::judge::recording::{self, Recording};
-use crate::judge::{self, Asked, Client, Judge, Judged, Shared, Stop};
+use crate::judge::{self, Asked, Client, Judge, Judged, Place, Shared, Stop};
 use crate::view::Served;
 
 /// Where the public keys of this edge's Txn-Tokens are served, on every host.
@@ -45,30 +45,27 @@ impl Edge {
         if request.uri().path() == JWKS_PATH {
             return self.published_keys(request.method());
         }
-        let navigation = answer::is_navigation(request.method(), request.headers());
-        let head = request.method() == Method::HEAD;
+        let form = Form::of(request.method(), request.headers());
         let client = Client::of(connection);
         let Ok(decision_id) = self.judge.ids.decision(now) else {
             return answer::refusal(&answer::Refusal {
                 reason: Reason::MintFailed,
                 decision_id: "",
                 step_up: None,
-                navigation,
-                head,
+                form,
                 challenge: &answer::Challenge::default(),
             });
         };
         let facts = recording::facts(&request, connection);
         let mut recording = Recording::start(&self.judge.shared, facts, request.headers(), decision_id, now);
-        match self.judge_and_forward(request, client, &mut recording, now).await {
+        match self.judge_and_forward(request, (client, form), &mut recording, now).await {
             Ok(response) => recording.answered(response),
             Err(stop) => {
                 let refusal = answer::Refusal {
                     reason: stop.reason,
                     decision_id: recording.decision_id(),
                     step_up: stop.step_up.as_ref(),
-                    navigation,
-                    head,
+                    form,
                     challenge: &stop.challenge,
                 };
                 let response = answer::refusal(&refusal);
@@ -80,7 +77,7 @@ impl Edge {
     async fn judge_and_forward(
         &self,
         mut request: Request,
-        client: Client,
+        (client, form): (Client, Form),
         recording: &mut Recording,
         now: UnixMs,
     ) -> Result<Response, Stop> {
@@ -94,8 +91,14 @@ impl Edge {
         let (method, target, headers) = (request.method(), request.uri(), request.headers());
         let asked = Asked { method, host: &host, target, headers, client };
         let Judged { place, permit, stamp, dpop_nonce } = self.judge.judge(place, asked, recording, now).await?;
-        let prepared = prepare(request, &place.served, &place.path, &host, client, stamp, recording)?;
-        let mut response = self.forward(permit, &place.served, prepared, recording).await?;
+        let mut prepared = prepare(request, &place, &host, (client, form), stamp, recording)?;
+        let mut response = match form {
+            Form::Grpc { kind, .. } => {
+                grpc::prepare(&mut prepared, kind, &place.served)?;
+                grpc::answered(self.forward(permit, &place.served, prepared, recording).await?, kind)
+            }
+            _ => self.forward(permit, &place.served, prepared, recording).await?,
+        };
         if let Some(nonce) = dpop_nonce {
             response.headers_mut().insert(answer::DPOP_NONCE, *nonce);
         }
@@ -155,14 +158,15 @@ impl net::Service for Edge {
 /// The request as the upstream gets it: the bytes that were decided on, our fields, no token of the issuer's.
 fn prepare(
     mut request: Request,
-    served: &Served,
-    path: &NormalPath,
+    place: &Place,
     host: &str,
-    client: Client,
+    (client, form): (Client, Form),
     stamp: Option<HeaderValue>,
     recording: &mut Recording,
 ) -> Result<Request, Stop> {
-    let bytes_max = served.service.body_bytes_max;
+    let Place { served, path, .. } = place;
+    // What is bounded of gRPC's streams is each message.
+    let bytes_max = if matches!(form, Form::Grpc { .. }) { u64::MAX } else { served.service.body_bytes_max };
     if request.body().len_hint().is_some_and(|length| length > bytes_max) {
         return Err(Stop::new(Reason::BodyTooLarge, format!("more than {bytes_max} bytes")));
     }
@@ -194,7 +198,7 @@ fn prepare(
     Ok(request)
 }
 
-fn origin_form(path: &NormalPath, query: Option<&str>) -> Result<Uri, Stop> {
+fn origin_form(path: &trust::path::NormalPath, query: Option<&str>) -> Result<Uri, Stop> {
     let target = match query {
         Some(query) => Uri::try_from(format!("{}?{query}", path.as_str())),
         None => Uri::try_from(path.as_str()),

@@ -1,5 +1,6 @@
 //! Bytes to events and back: one pure module per protocol. No socket, file, clock or random source, and no judgement of
 //! who may do what.
 
+pub mod grpc;
 pub mod hop;
 pub mod identity;

@@ -10,6 +10,7 @@
 mod audit;
 mod check;
 mod dev;
+mod grpc;
 mod hostile_fields;
 mod hostile_http;
 mod hostile_rules;

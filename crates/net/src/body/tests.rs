@@ -99,3 +99,42 @@ fn a_reader_that_left_is_told_to_the_sender() {
     drop(body);
     assert_eq!(block_on(sender.send("x")), Err(BodyError::Gone));
 }
+
+/// Doubles every byte, drops empty pieces, and moves the trailers into the body.
+struct Doubled;
+
+impl Recode for Doubled {
+    fn data(&mut self, bytes: Bytes) -> Result<Bytes, BodyError> {
+        if bytes.starts_with(b"!") { Err(BodyError::Malformed) } else { Ok([&bytes[..], &bytes[..]].concat().into()) }
+    }
+    fn end(&mut self, trailers: Option<HeaderMap>) -> Result<(Bytes, Option<HeaderMap>), BodyError> {
+        Ok((trailers.map_or_else(Bytes::new, |trailers| format!("{}", trailers.len()).into()), None))
+    }
+}
+
+#[test]
+fn a_body_in_another_form_ends_as_its_first_form_does() {
+    let recoded = |of: Vec<Part>| parts(of).recode(Box::new(Doubled));
+    let data = |text: &'static str| Part::Data(text.into());
+    check(recoded(vec![data("ab"), data(""), data("c")]), 99, Ok(b"ababcc"), complete(6));
+    let mut trailers = HeaderMap::new();
+    trailers.insert("x-a", http::HeaderValue::from_static("b"));
+    check(recoded(vec![data("a"), Part::Trailers(trailers)]), 99, Ok(b"aa1"), complete(3));
+    check(recoded(vec![]), 99, Ok(b""), complete(0));
+    let failed = |bytes, error| BodyEnd { bytes, end: End::Failed(error) };
+    check(recoded(vec![data("a"), data("!")]), 99, Err(BodyError::Malformed), failed(2, BodyError::Malformed));
+    let gone = recoded(vec![data("a"), Part::Failed(BodyError::Gone)]);
+    check(gone, 99, Err(BodyError::Gone), failed(2, BodyError::Gone));
+}
+
+#[test]
+fn a_meter_sees_every_byte_and_can_end_the_body() {
+    let mut left = 4;
+    let meter = Box::new(move |bytes: &[u8]| {
+        left -= i32::try_from(bytes.len()).unwrap();
+        if left < 0 { Err(BodyError::TooLarge) } else { Ok(()) }
+    });
+    let body = parts(vec![Part::Data("abc".into()), Part::Data("d".into()), Part::Data("e".into())]).meter(meter);
+    let end = BodyEnd { bytes: 5, end: End::Failed(BodyError::TooLarge) };
+    check(body, 99, Err(BodyError::TooLarge), end);
+}

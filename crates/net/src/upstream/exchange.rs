@@ -1,7 +1,7 @@
 //! One request and its answer: which connection, how long to wait, whether to send again. It keeps no connection itself.
 use super::endpoint::{Endpoint, Http1, Http2};
 use super::group::Group;
-use super::{ForwardError, Target, path_and_query};
+use super::{ForwardError, Patience, Target, path_and_query};
 use crate::{Body, BodyError, Request, Response};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Uri, Version, header};
@@ -105,9 +105,25 @@ enum Failure {
     Overdue,
 }
 
+/// How long the head of the answer is waited for.
+struct Waits {
+    first_byte: Duration,
+    all: Duration,
+}
+
+impl Waits {
+    fn of(request: &Request, target: &Target) -> Waits {
+        match request.extensions().get::<Patience>() {
+            Some(Patience(patience)) => Waits { first_byte: *patience, all: *patience },
+            None => Waits { first_byte: target.settings.first_byte_timeout, all: target.settings.request_timeout },
+        }
+    }
+}
+
 pub(super) async fn run(group: &Group, target: &Target, request: Request) -> Result<Response, ForwardError> {
     let started = Instant::now();
-    let until = started + target.settings.request_timeout;
+    let waits = Waits::of(&request, target);
+    let until = started + waits.all;
     let (parts, body) = request.into_parts();
     let upload = (!body.is_end_stream()).then(Arc::<Upload>::default);
     // Idempotent methods of RFC 9110 §9.2.2; an empty body can be sent twice.
@@ -122,7 +138,7 @@ pub(super) async fn run(group: &Group, target: &Target, request: Request) -> Res
             Some(connection) => Ok(connection),
             None => match timeout_at(until, lease(target, endpoint)).await {
                 Ok(leased) => leased,
-                Err(_) => return Err(ForwardError::RequestTimeout(target.settings.request_timeout)),
+                Err(_) => return Err(ForwardError::RequestTimeout(waits.all)),
             },
         };
         let mut connection = match leased {
@@ -140,8 +156,7 @@ pub(super) async fn run(group: &Group, target: &Target, request: Request) -> Res
         let copy = (repeatable && connection.reused).then(|| Repeat::of(&request));
         sends += 1;
         let guard = InFlight::begin(endpoint);
-        let failure = match connection.send(request, upload.as_deref(), target.settings.first_byte_timeout, until).await
-        {
+        let failure = match connection.send(request, upload.as_deref(), waits.first_byte, until).await {
             Ok(response) => return Ok(connection.finish(response, endpoint, guard, group.is_single())),
             Err(failure) => failure,
         };
@@ -152,8 +167,8 @@ pub(super) async fn run(group: &Group, target: &Target, request: Request) -> Res
             return Err(ForwardError::RequestBody(*error));
         }
         let again = match (failure, copy) {
-            (Failure::Late, _) => return Err(ForwardError::FirstByteTimeout(target.settings.first_byte_timeout)),
-            (Failure::Overdue, _) => return Err(ForwardError::RequestTimeout(target.settings.request_timeout)),
+            (Failure::Late, _) => return Err(ForwardError::FirstByteTimeout(waits.first_byte)),
+            (Failure::Overdue, _) => return Err(ForwardError::RequestTimeout(waits.all)),
             (Failure::Broken(error), _) | (Failure::Unanswered(error), None) => return Err(broken(&error)),
             (Failure::Unsent(request, error), _) => (*request, error),
             (Failure::Unanswered(error), Some(copy)) => (copy.into_request(), error),
