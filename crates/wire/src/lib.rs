@@ -4,3 +4,4 @@
 pub mod grpc;
 pub mod hop;
 pub mod identity;
+pub mod proxy_protocol;
