@@ -4,10 +4,12 @@
 
 mod access_token;
 mod dpop;
+mod front;
 mod grpc;
 mod txn;
 pub use access_token::access_token;
 pub use dpop::dpop;
+pub use front::front;
 pub use grpc::grpc;
 pub use txn::txn;
 
@@ -257,6 +259,11 @@ mod tests {
     #[test]
     fn the_access_token_corpus_replays() {
         replay("access_token", super::access_token);
+    }
+
+    #[test]
+    fn the_front_corpus_replays() {
+        replay("front", super::front);
     }
 
     #[test]

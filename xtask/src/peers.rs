@@ -12,8 +12,9 @@ pub(crate) enum Purpose {
 }
 
 /// (program, Debian package)
-const FOR_TESTS: [(&str, &str); 6] = [
+const FOR_TESTS: [(&str, &str); 7] = [
     ("nginx", "nginx"),
+    ("haproxy", "haproxy"),
     ("h2load", "nghttp2-client"),
     ("curl", "curl"),
     ("openssl", "openssl"),

@@ -46,6 +46,7 @@ struct Fixed {
     /// Without certificate and key.
     server: ServerSettings,
     tls: bool,
+    proxy_protocol: Vec<wire::network::Network>,
     admin: SocketAddr,
     audit: config::AuditSettings,
     log: config::LogSettings,
@@ -57,6 +58,7 @@ impl Fixed {
             trust_domain: Arc::clone(&loaded.desired.trust_domain),
             server: ServerSettings { tls: None, ..loaded.edge.server.clone() },
             tls: loaded.edge.server.tls.is_some(),
+            proxy_protocol: loaded.edge.proxy_protocol.clone(),
             admin: loaded.admin.listen,
             audit: loaded.audit.clone(),
             log: loaded.log,
@@ -75,6 +77,7 @@ impl Fixed {
             ("edge.limits", old.limits != new.limits),
             ("edge.timeouts", old.timeouts != new.timeouts),
             ("edge.tls (on or off)", self.tls != now.tls),
+            ("edge.proxy_protocol", self.proxy_protocol != now.proxy_protocol),
             ("admin.listen", self.admin != now.admin),
             ("audit (all but on_failure)", audit(&self.audit) != audit(&now.audit)),
             ("log", self.log != now.log),
@@ -107,6 +110,7 @@ impl Running {
             key_demand: control.keys(),
             proofs: Proofs::new()?,
         });
+        shared.views.trust_proxies(loaded.edge.trusted_proxies);
         let draining = Arc::new(AtomicBool::new(false));
         let of_edge = Arc::clone(&shared);
         let edge = net::Server::start(loaded.edge.server, move |_worker| Edge::new(Arc::clone(&of_edge)))?;
@@ -173,6 +177,7 @@ impl Running {
         let refuse = loaded.audit.on_failure == config::OnFailure::Refuse;
         self.shared.refuse_unrecorded.store(refuse, Ordering::Relaxed);
         let (services, issuers) = (loaded.desired.services.len(), loaded.desired.issuers.len());
+        self.shared.views.trust_proxies(loaded.edge.trusted_proxies);
         let epoch = self.control.update(loaded.desired);
         tracing::info!(epoch, services, issuers, "the configuration was loaded again");
     }
@@ -228,6 +233,7 @@ fn admin_settings(listen: SocketAddr) -> ServerSettings {
     ServerSettings {
         listen: vec![listen],
         tls: None,
+        preamble: None,
         limits: Limits { connections_max: 256, ..Limits::default() },
         timeouts: Timeouts::default(),
         workers: 1,
@@ -259,6 +265,8 @@ mod tests {
         check("", "", &[]);
         check(", timeouts: { drain: 5s }", "", &[]);
         check("", "audit: { on_failure: refuse }\n", &[]);
+        check(", trusted_proxies: { from: 10.0.0.0/8 }", "", &[]);
+        check(", proxy_protocol: 10.0.0.0/8", "", &["edge.proxy_protocol"]);
         check(", limits: { streams: 64 }", "", &["edge.limits"]);
         check(
             ", timeouts: { idle: 5s }, workers: 3",

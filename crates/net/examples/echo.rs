@@ -35,6 +35,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ServerSettings {
             listen: vec![address],
             tls,
+            preamble: None,
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             workers: 1,

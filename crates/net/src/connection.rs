@@ -4,6 +4,7 @@ use crate::body::Body;
 use crate::guard::GuardLimits;
 use crate::head::{Violation, authority_is_plain, bad, target_is_plain};
 use crate::live::{Cut, InFlight, Live, Refused, Waiting};
+use crate::preamble::Missing;
 use crate::server::{Connection, Refusal, Service};
 use crate::settings::Limits;
 use crate::socket::{Protocol, Socket, Stream};
@@ -53,6 +54,7 @@ pub(crate) async fn serve<S: Service>(
     if worker.is_draining() {
         live.close_after_answer();
     }
+    let Some(stream) = preamble(&worker, &live, &mut connection, stream).await else { return };
     let Some((stream, chose_http2)) = handshake(&worker, &live, &mut connection, stream).await else { return };
     let mut socket = Socket::new(stream, Arc::clone(&live));
     let session = Arc::new(Session { worker, live, connection: Arc::new(connection) });
@@ -71,6 +73,33 @@ pub(crate) async fn serve<S: Service>(
         Protocol::Http2 => session.serve_http2(socket).await,
     };
     session.note_end(cut);
+}
+
+/// Learns from a proxy in front of us whose connection this is, where that is due.
+async fn preamble<S: Service>(
+    worker: &Worker<S>,
+    live: &Live,
+    connection: &mut Connection,
+    mut stream: TcpStream,
+) -> Option<TcpStream> {
+    let due = worker.process.preamble.as_ref().filter(|due| (due.is_due_from)(connection.remote.ip()));
+    let Some(due) = due else { return Some(stream) };
+    let taken = until_cut(live, pin!(due.take(&mut stream))).await;
+    match taken {
+        Ok(Ok(client)) => {
+            connection.remote = client.unwrap_or(connection.remote);
+            return Some(stream);
+        }
+        Ok(Err(Missing::Malformed(why))) => worker.service.refused(Refusal::Preamble(why), connection),
+        Ok(Err(Missing::Io(error))) => {
+            tracing::debug!(%error, remote = %connection.remote, "ended within its preamble")
+        }
+        Err(Cut::HandshakeTimeout | Cut::HeaderTimeout) => {
+            worker.service.refused(Refusal::Preamble("no PROXY protocol header in time"), connection);
+        }
+        Err(_) => {}
+    }
+    None
 }
 
 async fn handshake<S: Service>(

@@ -9,6 +9,7 @@ pub mod guard;
 mod head;
 mod listener;
 mod live;
+pub mod preamble;
 pub mod server;
 pub mod settings;
 mod socket;

@@ -21,6 +21,7 @@ const BLOCKING_THREADS_MAX: usize = 8;
 pub struct Connection {
     pub id: u64,
     pub local: SocketAddr,
+    /// The client: the other end of the socket, or whom a preamble named.
     pub remote: SocketAddr,
     /// `None` without TLS.
     pub tls: Option<Tls>,
@@ -43,6 +44,8 @@ pub enum Refusal {
     /// The limit is reached and newcomers wait in the backlog. Said once per wait, about the listener.
     TooManyConnections,
     Flood(&'static str),
+    /// What a trusted proxy owes before the first byte is missing or malformed.
+    Preamble(&'static str),
 }
 
 /// What answers requests. One per worker; called on that worker's thread.
@@ -83,6 +86,7 @@ impl Server {
         let (phase, observed) = watch::channel(Phase::Running);
         let process = Arc::new(Process {
             tls: settings.tls.as_ref().map(Acceptor::new).transpose()?,
+            preamble: settings.preamble,
             limits: settings.limits,
             timeouts: settings.timeouts,
             open: AtomicUsize::new(0),

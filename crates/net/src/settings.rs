@@ -1,4 +1,5 @@
 //! What a listener and its workers may do, and for how long. Every limit has a safe default.
+use crate::preamble::Preamble;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -6,6 +7,8 @@ use std::time::Duration;
 pub struct ServerSettings {
     pub listen: Vec<SocketAddr>,
     pub tls: Option<TlsIdentity>,
+    /// Before the first byte, TLS included.
+    pub preamble: Option<Preamble>,
     pub limits: Limits,
     pub timeouts: Timeouts,
     /// One current-thread runtime and one SO_REUSEPORT listener each.

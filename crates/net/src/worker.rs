@@ -33,6 +33,7 @@ pub(crate) enum Phase {
 
 /// What all workers of a server share.
 pub(crate) struct Process {
+    pub(crate) preamble: Option<crate::preamble::Preamble>,
     pub(crate) limits: Limits,
     pub(crate) timeouts: Timeouts,
     pub(crate) tls: Option<Acceptor>,

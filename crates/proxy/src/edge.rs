@@ -77,11 +77,15 @@ impl Edge {
     async fn judge_and_forward(
         &self,
         mut request: Request,
-        (client, form): (Client, Form),
+        (mut client, form): (Client, Form),
         recording: &mut Recording,
         now: UnixMs,
     ) -> Result<Response, Stop> {
         let view = self.judge.begin(request.method(), recording)?;
+        if let Some(proxies) = &view.trusted_proxies {
+            client = proxies.caller(client, request.headers())?;
+            recording.client(client);
+        }
         let host = wire::identity::request_host(request.uri(), request.headers())
             .map_err(|error| Stop::new(Reason::RequestMalformed, error.to_string()))?;
         recording.host(&host);

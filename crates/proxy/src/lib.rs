@@ -8,6 +8,7 @@ pub mod answer;
 pub mod audit;
 pub mod clock;
 pub mod edge;
+pub mod forwarded;
 pub mod ids;
 pub mod judge;
 pub mod metrics;

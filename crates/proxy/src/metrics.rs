@@ -150,6 +150,7 @@ impl Metrics {
             Refusal::HandshakeTimeout => "handshake_timeout",
             Refusal::TooManyConnections => "too_many_connections",
             Refusal::Flood(_) => "flood",
+            Refusal::Preamble(_) => "preamble",
         };
         self.refusals.get_or_create(&ByKind { kind }).inc();
     }

@@ -9,6 +9,7 @@ use feed::{Current, Expose, Issuer, Service, Snapshot};
 use net::upstream::{Target, TargetSettings};
 use trust::path::{NormalPath, PathError, Segment, Tolerance};
 
+use crate::forwarded::TrustedProxies;
 use crate::metrics::{Metrics, NO_SERVICE, ServiceStats};
 
 /// One service of a snapshot with what is derived from it.
@@ -25,6 +26,8 @@ pub struct View {
     pub no_service: ServiceStats,
     /// Groups that some loaded rule mentions: the only ones that go into tokens and records.
     pub groups: BTreeSet<Arc<str>>,
+    /// `None`: nobody speaks for another.
+    pub trusted_proxies: Option<Arc<TrustedProxies>>,
     served: Vec<Arc<Served>>,
     hosts: HashMap<String, Routes>,
     any_host: Routes,
@@ -52,7 +55,7 @@ pub enum Routed {
 }
 
 impl View {
-    fn new(snapshot: Arc<Snapshot>, metrics: &Metrics) -> View {
+    fn new(snapshot: Arc<Snapshot>, metrics: &Metrics, trusted_proxies: Option<Arc<TrustedProxies>>) -> View {
         let served: Vec<Arc<Served>> = snapshot.services.iter().map(|s| Arc::new(serve(s, metrics))).collect();
         let mut hosts: HashMap<String, Routes> = HashMap::new();
         let mut any_host = Routes::default();
@@ -65,7 +68,15 @@ impl View {
         }
         hosts.values_mut().chain([&mut any_host]).for_each(Routes::sort);
         let groups = snapshot.services.iter().flat_map(|s| s.policy.groups_mentioned().iter().cloned()).collect();
-        View { no_service: metrics.service(&NO_SERVICE.into()), snapshot, groups, served, hosts, any_host }
+        View {
+            no_service: metrics.service(&NO_SERVICE.into()),
+            snapshot,
+            groups,
+            trusted_proxies,
+            served,
+            hosts,
+            any_host,
+        }
     }
 
     /// Normalises the path once and finds its service. What one service tolerates does not open another: the path is
@@ -156,13 +167,25 @@ fn serve(service: &Arc<Service>, metrics: &Metrics) -> Served {
 pub struct Views {
     current: Current,
     metrics: Metrics,
+    trusted_proxies: ArcSwapOption<TrustedProxies>,
     derived: ArcSwapOption<View>,
     deriving: Mutex<()>,
 }
 
 impl Views {
     pub fn new(current: Current, metrics: Metrics) -> Views {
-        Views { current, metrics, derived: ArcSwapOption::empty(), deriving: Mutex::new(()) }
+        Views {
+            current,
+            metrics,
+            trusted_proxies: ArcSwapOption::empty(),
+            derived: ArcSwapOption::empty(),
+            deriving: Mutex::new(()),
+        }
+    }
+
+    /// Counts from the next snapshot on.
+    pub fn trust_proxies(&self, proxies: Option<TrustedProxies>) {
+        self.trusted_proxies.store(proxies.map(Arc::new));
     }
 
     /// `None` before the first snapshot: the data plane is not ready.
@@ -182,7 +205,7 @@ impl Views {
             return Some(view);
         }
         self.metrics.epoch.set(i64::try_from(snapshot.epoch).unwrap_or(i64::MAX));
-        let view = Arc::new(View::new(snapshot, &self.metrics));
+        let view = Arc::new(View::new(snapshot, &self.metrics, self.trusted_proxies.load_full()));
         self.derived.store(Some(Arc::clone(&view)));
         Some(view)
     }

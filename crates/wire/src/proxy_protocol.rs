@@ -1,6 +1,10 @@
 //! The PROXY protocol (HAProxy's proxy-protocol.txt, revision of 2020-03-05): the header that tells a server behind a proxy
-//! whose connection it is. This half writes it, as version 1 (text) or 2 (binary). Who may be believed is not judged here.
+//! whose connection it is. Here it is written, as version 1 (text) or 2 (binary), and read in `read`. Who may be believed is not judged here.
 use std::net::{IpAddr, SocketAddr};
+
+mod read;
+
+pub use read::{HEADER_BYTES_MAX, Header, ReadError, read};
 
 /// How the header is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

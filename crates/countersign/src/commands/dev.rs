@@ -116,6 +116,7 @@ fn demo_server() -> ServerSettings {
     ServerSettings {
         listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
         tls: None,
+        preamble: None,
         limits: Limits::default(),
         timeouts: Timeouts::default(),
         workers: 1,

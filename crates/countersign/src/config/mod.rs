@@ -7,6 +7,7 @@ pub mod load;
 pub mod numbers;
 pub mod platform;
 pub mod problem;
+pub mod proxies;
 pub mod rules;
 pub mod schema;
 pub mod service;
@@ -23,10 +24,12 @@ pub use load::{FailingTests, load, load_with};
 pub use problem::{Problem, Problems, Severity};
 
 use net::settings::ServerSettings;
+use proxy::forwarded::TrustedProxies;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 use trust::policy::ServiceSource;
+use wire::network::Network;
 
 /// Everything the files say, checked and ready to run.
 pub struct Loaded {
@@ -50,6 +53,9 @@ pub struct Loaded {
 pub struct EdgeSettings {
     pub server: ServerSettings,
     pub drain: Duration,
+    /// Networks that owe a PROXY protocol header; `server` holds what is made of them.
+    pub proxy_protocol: Vec<Network>,
+    pub trusted_proxies: Option<TrustedProxies>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

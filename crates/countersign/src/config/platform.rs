@@ -203,18 +203,41 @@ section! {
         ("address", "did you mean `listen`?"),
         ("certificate", "it belongs under `tls:`"),
         ("key", "it belongs under `tls:`"),
-        ("trusted_proxies", "not available in this version: forwarding headers of the client are always dropped"),
     ] {
         /// One address or a list, `ip:port`, e.g. `0.0.0.0:443`, `[::]:443`. Changing it needs a restart.
         listen: Needed<OneOrMany<At<String>>>,
         /// Certificate and key. Absent: plain HTTP, for use behind something that ends TLS.
         tls: Option<TlsSection>,
+        /// Networks of load balancers that begin each connection with a PROXY protocol header (version 1 or 2), e.g. `10.0.0.0/8`. From them the header is required, from others none is read. Changing it needs a restart.
+        proxy_protocol: Option<OneOrMany<At<String>>>,
+        /// Proxies in front of the edge that tell the caller's address and scheme. Nobody else's forwarding headers are read.
+        trusted_proxies: Option<TrustedProxiesSection>,
         /// Limits of one connection and of the process.
         limits: Option<EdgeLimits>,
         /// How long a client may take.
         timeouts: Option<EdgeTimeouts>,
         /// Worker threads. Default: one per core; 1 to 1024. Changing it needs a restart.
         workers: Option<At<u64>>,
+    }
+}
+
+words! {
+    /// The header that trusted proxies write.
+    ForwardedWord {
+        XForwardedFor = "x-forwarded-for",
+        Forwarded = "forwarded",
+    }
+}
+
+section! {
+    /// Proxies whose word about the caller counts.
+    TrustedProxiesSection as "`trusted_proxies`" hints [
+        ("cidrs", "did you mean `from`?"), ("networks", "did you mean `from`?"), ("ranges", "did you mean `from`?"),
+    ] {
+        /// Their networks or addresses, e.g. `10.0.0.0/8`; at most 256.
+        from: Needed<OneOrMany<At<String>>>,
+        /// The header they write: `x-forwarded-for` (then `X-Forwarded-Proto` tells the scheme, and the first proxy must overwrite it) or `forwarded` (RFC 7239). Only this one is read. Default `x-forwarded-for`.
+        header: Option<At<ForwardedWord>>,
     }
 }
 

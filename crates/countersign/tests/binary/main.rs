@@ -16,6 +16,7 @@ mod hostile_http;
 mod hostile_rules;
 mod hostile_tokens;
 mod hostile_upstream;
+mod in_front;
 mod keys_of_issuers;
 mod lifecycle;
 mod possession;

@@ -65,6 +65,7 @@ fn decoder_and_schema_know_the_same_keys() {
             ("ClaimsSection", ClaimsSection::KEYS),
             ("DpopSection", DpopSection::KEYS),
             ("EdgeSection", EdgeSection::KEYS),
+            ("TrustedProxiesSection", TrustedProxiesSection::KEYS),
             ("TlsSection", TlsSection::KEYS),
             ("EdgeLimits", EdgeLimits::KEYS),
             ("EdgeTimeouts", EdgeTimeouts::KEYS),

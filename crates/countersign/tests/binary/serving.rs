@@ -72,6 +72,13 @@ impl Setup {
     }
 }
 
+/// A program of the system; Debian's package has its name.
+pub(crate) fn installed(name: &str) -> PathBuf {
+    let folders = ["/usr/sbin", "/usr/bin", "/usr/local/bin"];
+    let found = folders.into_iter().map(|folder| Path::new(folder).join(name)).find(|path| path.exists());
+    found.unwrap_or_else(|| panic!("{name} is missing: apt-get install {name}, or cargo xtask peers"))
+}
+
 fn private(path: &Path, bytes: &[u8]) {
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::write(path, bytes).expect("written");

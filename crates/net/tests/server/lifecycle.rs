@@ -193,6 +193,7 @@ fn a4_draining_does_not_wait_for_a_blocked_thread() {
     let settings = ServerSettings {
         listen: vec!["127.0.0.1:0".parse().unwrap()],
         tls: None,
+        preamble: None,
         limits: Limits::default(),
         timeouts: Timeouts::default(),
         workers: 1,
@@ -237,6 +238,7 @@ fn a_port_in_use_is_an_error_also_for_several_workers() {
     let settings = ServerSettings {
         listen: vec![server.address],
         tls: None,
+        preamble: None,
         limits: Limits::default(),
         timeouts: Timeouts::default(),
         workers: 2,

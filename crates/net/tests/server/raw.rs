@@ -168,6 +168,7 @@ pub(crate) fn start_with(change: impl FnOnce(&mut ServerSettings)) -> TestServer
     let mut settings = ServerSettings {
         listen: vec!["127.0.0.1:0".parse().unwrap()],
         tls: None,
+        preamble: None,
         limits: Limits::default(),
         timeouts: Timeouts::default(),
         workers: 1,

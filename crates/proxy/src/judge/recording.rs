@@ -83,6 +83,11 @@ impl Recording {
         self.note(|record| record.epoch = view.snapshot.epoch);
     }
 
+    /// Somebody we trust told who is behind him.
+    pub(crate) fn client(&mut self, client: Client) {
+        self.note(|record| record.request.client_ip = Some(client.ip));
+    }
+
     pub(crate) fn host(&mut self, host: &str) {
         self.note(|record| record.request.host = bounded(host));
     }

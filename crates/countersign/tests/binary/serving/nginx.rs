@@ -26,11 +26,8 @@ impl Nginx {
         );
         let file = folder.path().join("nginx.conf");
         std::fs::write(&file, config).expect("written");
-        let program =
-            ["/usr/sbin/nginx", "/usr/bin/nginx"].into_iter().find(|path| std::path::Path::new(path).exists());
-        let program = program.expect("nginx is missing: apt-get install nginx, or cargo xtask peers");
         let process = Process::start(
-            program,
+            super::installed("nginx"),
             &["-p".into(), folder.path().as_os_str().to_owned(), "-c".into(), file.into_os_string()],
         );
         testkit::wait_for("nginx listens", Duration::from_secs(20), || std::net::TcpStream::connect(address).is_ok());
