@@ -117,6 +117,23 @@ pub fn send(address: SocketAddr, bytes: impl AsRef<[u8]>) -> Option<Response> {
     connection.read_for(&method)
 }
 
+/// An answer as another program shows it: head, empty line, body without its framing. `None` if it is none.
+pub fn parse(shown: &[u8]) -> Option<Response> {
+    let end = shown.windows(4).position(|window| window == b"\r\n\r\n")?;
+    let (head, body) = shown.split_at(end + 4);
+    let text = String::from_utf8_lossy(head);
+    let mut lines = text.lines();
+    let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
+    let field = |line: &str| line.split_once(':').map(|(name, value)| (name.to_owned(), value.trim().to_owned()));
+    Some(Response {
+        status,
+        head: head.to_vec(),
+        fields: lines.filter_map(field).collect(),
+        body: body.to_vec(),
+        trailers: vec![],
+    })
+}
+
 /// A plain request with `Host` and `Connection: close`, and these further fields.
 #[track_caller]
 pub fn request(

@@ -37,6 +37,12 @@ impl Ca {
     }
 }
 
+/// SHA-256 of the certificate in base64url: what `cnf.x5t#S256` of a token holds that is bound to it (RFC 8705 §3.1).
+pub fn sha256(identity: &Identity) -> String {
+    let der = CertificateDer::from_pem_slice(identity.certificate_pem.as_bytes()).expect("a certificate in PEM");
+    crate::signing::base64url(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &der))
+}
+
 impl Default for Ca {
     fn default() -> Ca {
         Ca::new()

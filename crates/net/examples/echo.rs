@@ -26,9 +26,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let address = arguments.first().map_or("127.0.0.1:8080", String::as_str).parse()?;
     let tls = match (arguments.get(1), arguments.get(2)) {
-        (Some(certificate), Some(key)) => {
-            Some(TlsIdentity { certificate_pem: std::fs::read(certificate)?, key_pem: std::fs::read(key)? })
-        }
+        (Some(certificate), Some(key)) => Some(TlsIdentity {
+            certificate_pem: std::fs::read(certificate)?,
+            key_pem: std::fs::read(key)?,
+            client_certificates: None,
+        }),
         _ => None,
     };
     let server = Server::start(

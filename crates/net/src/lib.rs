@@ -3,6 +3,7 @@
 
 pub mod body;
 pub mod client;
+mod client_certificate;
 mod connection;
 pub mod flood;
 pub mod guard;

@@ -31,6 +31,9 @@ pub struct Connection {
 pub struct Tls {
     pub version: &'static str,
     pub server_name: Option<String>,
+    /// SHA-256 of the client's certificate (DER), whose key it proved to hold in this handshake. Not an identity: without a
+    /// configured CA anybody can make one. It is for tokens that are bound to it (RFC 8705).
+    pub client_certificate: Option<[u8; 32]>,
 }
 
 /// A request or connection that never reached the service, for counting and for the log.

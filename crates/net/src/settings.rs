@@ -20,7 +20,27 @@ pub struct ServerSettings {
 pub struct TlsIdentity {
     pub certificate_pem: Vec<u8>,
     pub key_pem: Vec<u8>,
+    /// `None`: clients are not asked for a certificate.
+    pub client_certificates: Option<ClientCertificates>,
 }
+
+/// Whether clients are asked for a certificate, and from whom it must be. It is never an identity: see
+/// [`crate::server::Tls::client_certificate`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCertificates {
+    pub demand: CertificateDemand,
+    /// PEM of the CAs it must come from; `None`: any certificate whose key the client holds.
+    pub ca_pem: Option<Vec<u8>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CertificateDemand {
+    /// Clients without one come in as well.
+    Request,
+    /// A handshake without one fails.
+    Require,
+}
+
 impl std::fmt::Debug for TlsIdentity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("TlsIdentity")

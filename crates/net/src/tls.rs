@@ -1,7 +1,8 @@
 //! TLS towards clients: 1.2 and 1.3, X25519MLKEM768 preferred, ALPN, session tickets, a certificate that can be replaced while
-//! running. It asks for no client certificate and never renegotiates (rustls cannot).
+//! running. It asks for a client certificate where it is told to, and never renegotiates (rustls cannot).
 use crate::server::{StartError, Tls};
 use crate::settings::TlsIdentity;
+use ::aws_lc_rs::digest::{SHA256, digest};
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
@@ -40,7 +41,15 @@ pub(crate) fn settled(stream: &TlsStream<TcpStream>) -> (Tls, bool) {
         Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
         _ => "unknown",
     };
-    let tls = Tls { version, server_name: session.server_name().map(str::to_owned) };
+    let tls = Tls {
+        version,
+        server_name: session.server_name().map(str::to_owned),
+        client_certificate: session.peer_certificates().and_then(<[_]>::first).map(|leaf| {
+            let mut hash = [0; 32];
+            hash.copy_from_slice(digest(&SHA256, leaf).as_ref());
+            hash
+        }),
+    };
     (tls, session.alpn_protocol() == Some(b"h2"))
 }
 
@@ -62,13 +71,25 @@ fn configure(identity: &TlsIdentity, tickets: Arc<dyn ProducesTickets>) -> Resul
     }
     let key = PrivateKeyDer::from_pem_slice(&identity.key_pem)
         .map_err(|error| wrong("the key is no PEM private key", error.to_string()))?;
-    let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let wanted = identity.client_certificates.as_ref();
+    let clients = match wanted {
+        None => rustls::server::WebPkiClientVerifier::no_client_auth(),
+        Some(wanted) => crate::client_certificate::verifier(wanted, &provider)?,
+    };
+    let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(|error| StartError::Tls(error.to_string()))?
-        .with_no_client_auth()
+        .with_client_cert_verifier(clients)
         .with_single_cert(chain, key)
         .map_err(|error| wrong("certificate and key do not fit", error.to_string()))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    if wanted.is_some() {
+        // A resumed session would show a certificate whose key nobody proved to hold on this connection.
+        config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        return Ok(config);
+    }
     config.ticketer = tickets;
     // One ticket per full handshake: browsers use one, and each costs an encryption and 200 bytes.
     config.send_tls13_tickets = 1;

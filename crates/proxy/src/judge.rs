@@ -69,7 +69,8 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn of(connection: &Connection) -> Client {
-        Client { ip: connection.remote.ip().to_canonical(), https: connection.tls.is_some(), certificate: None }
+        let certificate = connection.tls.as_ref().and_then(|tls| tls.client_certificate);
+        Client { ip: connection.remote.ip().to_canonical(), https: connection.tls.is_some(), certificate }
     }
 
     pub(crate) fn scheme(self) -> &'static str {

@@ -248,11 +248,27 @@ section! {
         ("cert_file", "did you mean `certificate`?"),
         ("key_file", "did you mean `key`?"),
         ("private_key", "did you mean `key`?"),
+        ("ca_file", "did you mean `client_ca`?"),
+        ("client_ca_file", "did you mean `client_ca`?"),
+        ("client_auth", "did you mean `client_certificates`?"),
     ] {
         /// PEM file with the chain, leaf first. Replaced without a restart when the file changes.
         certificate: Needed<At<String>>,
         /// PEM file with the key (PKCS#8, PKCS#1 or SEC1). Must not be readable by everybody.
         key: Needed<At<String>>,
+        /// Ask clients for a certificate, for access tokens that are bound to one (RFC 8705): `off`, `request` (clients without one come in as well) or `require`. Whoever holds its key may use any certificate, and it is never an identity. TLS sessions are then not resumed. Default `off`.
+        client_certificates: Option<At<ClientCertificatesWord>>,
+        /// PEM file with the CAs that client certificates must come from. Absent: any certificate.
+        client_ca: Option<At<String>>,
+    }
+}
+
+words! {
+    /// Are clients asked for a certificate?
+    ClientCertificatesWord {
+        Off = "off",
+        Request = "request",
+        Require = "require",
     }
 }
 

@@ -2,12 +2,14 @@
 use super::decode::{At, Decoder};
 use super::files::{Files, ReadError};
 use super::numbers::{HOUR, KIB, MIB, MINUTE, SECOND, TIB, count, interval, size};
-use super::platform::{AuditSection, EdgeSection, LogSection, OnFailureWord, PlatformFile, TlsSection};
+use super::platform::{
+    AuditSection, ClientCertificatesWord, EdgeSection, LogSection, OnFailureWord, PlatformFile, TlsSection,
+};
 use super::problem::Span;
 use super::proxies;
 use super::units;
 use super::{AdminSettings, AuditSettings, EdgeSettings, Fsync, LogLevel, LogSettings, OnFailure};
-use net::settings::{Limits, ServerSettings, Timeouts, TlsIdentity};
+use net::settings::{CertificateDemand, Limits, ServerSettings, Timeouts, TlsIdentity};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -176,7 +178,8 @@ fn timeouts(section: &EdgeSection, to: &mut Decoder<'_>) -> Timeouts {
 fn identity(section: &TlsSection, context: &mut Context<'_, '_>) -> Option<TlsIdentity> {
     let certificate = section.certificate.0.as_ref().and_then(|at| context.read(at, false));
     let key = section.key.0.as_ref().and_then(|at| context.read(at, true));
-    let identity = TlsIdentity { certificate_pem: certificate?, key_pem: key? };
+    let client_certificates = client_certificates(section, context)?;
+    let identity = TlsIdentity { certificate_pem: certificate?, key_pem: key?, client_certificates };
     for (named, pem, label, due) in [
         (&section.certificate.0, &identity.certificate_pem, "CERTIFICATE", "a certificate"),
         (&section.key.0, &identity.key_pem, "PRIVATE KEY", "a private key"),
@@ -197,6 +200,38 @@ fn identity(section: &TlsSection, context: &mut Context<'_, '_>) -> Option<TlsId
             None
         }
     }
+}
+
+/// `None`: a problem was reported.
+fn client_certificates(
+    section: &TlsSection,
+    context: &mut Context<'_, '_>,
+) -> Option<Option<net::settings::ClientCertificates>> {
+    let demand = match section.client_certificates.as_ref().map(|at| at.value) {
+        Some(ClientCertificatesWord::Request) => CertificateDemand::Request,
+        Some(ClientCertificatesWord::Require) => CertificateDemand::Require,
+        Some(ClientCertificatesWord::Off) | None => {
+            if let Some(ca) = &section.client_ca {
+                let fix = "write `client_certificates: request` or `require` beside it, or remove it";
+                context.to.report(ca.at, "`client_ca`, and clients are not asked for a certificate", fix);
+                return None;
+            }
+            return Some(None);
+        }
+    };
+    let ca_pem = match &section.client_ca {
+        None => None,
+        Some(named) => {
+            let pem = context.read(named, false)?;
+            if !holds_pem(&pem, "CERTIFICATE") {
+                let fix = "name a PEM file with a `-----BEGIN CERTIFICATE-----` block";
+                context.to.report(named.at, format!("`{}` holds no PEM block of a certificate", named.value), fix);
+                return None;
+            }
+            Some(pem)
+        }
+    };
+    Some(Some(net::settings::ClientCertificates { demand, ca_pem }))
 }
 
 fn holds_pem(pem: &[u8], label: &str) -> bool {

@@ -336,6 +336,31 @@ fn keys_must_exist_fit_and_be_private() {
 }
 
 #[test]
+fn a_ca_of_client_certificates_needs_the_demand_and_a_certificate() {
+    let platform = |more: &str| {
+        let tls = format!("listen: 127.0.0.1:8443, tls: {{ certificate: c.pem, key: k.pem{more} }}");
+        PLATFORM.replace("listen: 127.0.0.1:8080", &tls)
+    };
+    let pair = rcgen::generate_simple_self_signed(["shop.acme.example".to_owned()]).unwrap();
+    let check = |more: &str, expected: &[&str]| {
+        let files = files(&platform(more), SERVICE)
+            .with("etc/c.pem", &pair.cert.pem(), 0o644)
+            .with("etc/k.pem", &pair.signing_key.serialize_pem(), 0o600)
+            .with("etc/ca.pem", &pair.cert.pem(), 0o644)
+            .with("etc/none.pem", "nothing", 0o644);
+        assert_eq!(found(&files), expected, "{more}");
+    };
+    check(", client_certificates: request", &[]);
+    check(", client_certificates: require, client_ca: ca.pem", &[]);
+    let idle = "c.yaml:5:83 `client_ca`, and clients are not asked for a certificate";
+    check(", client_ca: ca.pem", &[idle]);
+    check(
+        ", client_certificates: request, client_ca: none.pem",
+        &["c.yaml:5:113 `none.pem` holds no PEM block of a certificate"],
+    );
+}
+
+#[test]
 fn a_file_that_everybody_may_change_is_refused() {
     let files = Memory::default().with("etc/c.yaml", PLATFORM, 0o640).with("etc/services/orders.yaml", SERVICE, 0o666);
     assert_eq!(

@@ -276,3 +276,71 @@ fn a_real_providers_bound_tokens_with_foreign_proofs() {
     assert_eq!(send("DPoP", &unused).status, 200);
     assert_eq!(upstream.count(), 2);
 }
+
+/// What curl, with this certificate and these fields, is answered.
+fn curl(serving: &Serving, identity: Option<&str>, token: &str, more: &[&str]) -> Response {
+    let folder = serving.folder.path();
+    let path = |name: &str| folder.join(name).display().to_string();
+    let url = format!("https://localhost:{}/orders/1", serving.edge.port());
+    let (resolve, ca) = (format!("localhost:{}:127.0.0.1", serving.edge.port()), path("ca.pem"));
+    let authorization = format!("authorization: Bearer {token}");
+    let mut arguments = vec!["-sS", "-i", "--http1.1", "--cacert", &ca, "--resolve", &resolve, "-H", &authorization];
+    let files = identity.map(|name| (path(&format!("{name}.pem")), path(&format!("{name}.key"))));
+    if let Some((certificate, key)) = &files {
+        arguments.extend(["--cert", certificate, "--key", key]);
+    }
+    more.iter().for_each(|field| arguments.extend(["-H", field]));
+    arguments.push(&url);
+    let (_, out, error) = testkit::process::run("curl", &arguments);
+    testkit::client::parse(out.as_bytes()).unwrap_or_else(|| panic!("{out}{error}"))
+}
+
+#[test]
+fn api_68_a_token_bound_to_a_certificate_is_good_on_connections_made_with_it_alone() {
+    let (issuer, upstream, ca) = (Issuer::start(), Upstream::start(), testkit::tls::Ca::new());
+    let mut setup = Setup::new(&issuer.url(), &upstream.url());
+    setup.edge = "  tls: { certificate: edge.pem, key: edge.key, client_certificates: request }\n".into();
+    let (own, other) = (ca.server(&["client"]), ca.server(&["other"]));
+    setup.files.push(("ca.pem".into(), ca.certificate_pem.clone().into()));
+    for (name, identity) in [("edge", &ca.server(&["localhost"])), ("own", &own), ("other", &other)] {
+        setup.files.push((format!("{name}.pem"), identity.certificate_pem.clone().into()));
+        setup.files.push((format!("{name}.key"), identity.key_pem.clone().into()));
+    }
+    let serving = setup.start();
+    let bound = json!({ "groups": ["support"], "cnf": { "x5t#S256": testkit::tls::sha256(&own) } });
+    let token = issuer.token("ana", "acme", &bound);
+    testkit::wait_for("keys are there", crate::serving::LIMIT, || {
+        curl(&serving, Some("own"), &token, &[]).status == 200
+    });
+    let answer = curl(&serving, Some("own"), &token, &[]);
+    assert_eq!(answer.status, 200);
+    assert_eq!(serving.record(&answer)["token"]["facts"]["bound"], "certificate");
+    let before = upstream.count();
+    serving.expect(&curl(&serving, Some("other"), &token, &[]), 401, "sender_constrained");
+    serving.expect(&curl(&serving, None, &token, &[]), 401, "sender_constrained");
+    // Whatever a header says of a certificate counts for nothing.
+    let der = own.certificate_pem.lines().filter(|line| !line.starts_with('-')).collect::<String>();
+    for field in ["X-Client-Cert", "Client-Cert", "X-SSL-Client-Cert", "X-Forwarded-Client-Cert", "SSL-Client-Cert"] {
+        for value in [format!(":{der}:"), der.clone(), testkit::tls::sha256(&own)] {
+            let field = format!("{field}: {value}");
+            serving.expect(&curl(&serving, None, &token, &[&field]), 401, "sender_constrained");
+            serving.expect(&curl(&serving, Some("other"), &token, &[&field]), 401, "sender_constrained");
+        }
+    }
+    assert_eq!(upstream.count(), before);
+    // The certificate alone is nobody; and a token that is bound to none is good with any.
+    let plain = issuer.token("ana", "acme", &json!({ "groups": ["support"] }));
+    assert_eq!(curl(&serving, Some("other"), &plain, &[]).status, 200);
+    serving.expect(&curl(&serving, Some("own"), "x.y.z", &[]), 401, "token_malformed");
+}
+
+#[test]
+fn a_token_bound_to_a_certificate_is_refused_where_none_is_asked_for() {
+    let world = World::start();
+    let ca = testkit::tls::Ca::new();
+    let bound = json!({ "groups": ["support"], "cnf": { "x5t#S256": testkit::tls::sha256(&ca.server(&["client"])) } });
+    let token = world.issuer.token("ana", "acme", &bound);
+    let answer = world.send_as("Bearer", &token, &[]);
+    world.serving.expect(&answer, 401, "sender_constrained");
+    assert_eq!(answer.field("www-authenticate"), Some("Bearer realm=\"countersign\", error=\"invalid_token\""));
+}

@@ -19,6 +19,7 @@ pub(crate) struct Seen {
     pub(crate) panics: AtomicUsize,
     pub(crate) given_up: AtomicUsize,
     pub(crate) server_names: Mutex<Vec<Option<String>>>,
+    pub(crate) client_certificates: Mutex<Vec<Option<[u8; 32]>>>,
     pub(crate) go: Notify,
 }
 
@@ -56,6 +57,8 @@ impl Service for App {
         let seen = &self.0;
         seen.requests.lock().unwrap().push(format!("{} {}", request.method(), request.uri()));
         seen.server_names.lock().unwrap().push(connection.tls.as_ref().and_then(|tls| tls.server_name.clone()));
+        let certificate = connection.tls.as_ref().and_then(|tls| tls.client_certificate);
+        seen.client_certificates.lock().unwrap().push(certificate);
         match request.uri().path() {
             "/echo" => Response::new(request.into_body()),
             "/read" => match request.into_body().read_all(1 << 20).await {
@@ -188,7 +191,11 @@ pub(crate) fn short() -> Timeouts {
 
 pub(crate) fn identity(name: &str) -> TlsIdentity {
     let pair = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
-    TlsIdentity { certificate_pem: pair.cert.pem().into(), key_pem: pair.signing_key.serialize_pem().into() }
+    TlsIdentity {
+        certificate_pem: pair.cert.pem().into(),
+        key_pem: pair.signing_key.serialize_pem().into(),
+        client_certificates: None,
+    }
 }
 
 impl TestServer {

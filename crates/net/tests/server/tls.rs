@@ -1,8 +1,10 @@
 //! TLS towards clients: versions, ALPN, groups, SNI, tickets, a new certificate under live connections.
 use crate::raw::{LIMIT, TestServer, identity, start_with};
+use net::settings::{CertificateDemand, ClientCertificates, TlsIdentity};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, HandshakeKind, SignatureScheme, StreamOwned};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -127,6 +129,106 @@ fn sessions_resume() {
         assert_eq!(again.conn.handshake_kind(), Some(HandshakeKind::Resumed));
         get(&mut again);
     }
+}
+
+/// Shows this certificate and signs with this key, whether or not they belong together.
+#[derive(Debug)]
+struct Shown(Arc<rustls::sign::CertifiedKey>);
+
+impl rustls::client::ResolvesClientCert for Shown {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<rustls::sign::CertifiedKey>> {
+        Some(Arc::clone(&self.0))
+    }
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+fn showing(
+    version: &'static rustls::SupportedProtocolVersion,
+    certificate: &TlsIdentity,
+    key: &TlsIdentity,
+) -> Arc<ClientConfig> {
+    let key = PrivateKeyDer::from_pem_slice(&key.key_pem).unwrap();
+    let key = aws_lc_rs::sign::any_supported_type(&key).unwrap();
+    let chain = vec![CertificateDer::from_pem_slice(&certificate.certificate_pem).unwrap()];
+    let mut config = ClientConfig::clone(&client(version, &[]));
+    config.client_auth_cert_resolver = Arc::new(Shown(Arc::new(rustls::sign::CertifiedKey::new(chain, key))));
+    Arc::new(config)
+}
+
+fn asking(demand: CertificateDemand, ca_pem: Option<Vec<u8>>) -> TestServer {
+    let client_certificates = Some(ClientCertificates { demand, ca_pem });
+    start_with(|settings| settings.tls = Some(TlsIdentity { client_certificates, ..identity("a.example") }))
+}
+
+/// Is a request of this client answered? A server that dislikes the certificate says so only after the client's handshake.
+fn is_served(server: &TestServer, config: &Arc<ClientConfig>) -> bool {
+    let stream = TcpStream::connect(server.address).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    let name = ServerName::try_from("a.example").unwrap();
+    let mut tls = StreamOwned::new(ClientConnection::new(Arc::clone(config), name).unwrap(), stream);
+    let mut first = [0; 12];
+    let asked = tls.write_all(b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n");
+    asked.and_then(|()| tls.read_exact(&mut first)).is_ok() && first == *b"HTTP/1.1 200"
+}
+
+const VERSIONS: [&rustls::SupportedProtocolVersion; 2] = [&rustls::version::TLS12, &rustls::version::TLS13];
+
+#[test]
+fn api_68_a_certificate_counts_only_with_its_key_and_on_its_own_connection() {
+    let server = asking(CertificateDemand::Request, None);
+    let (own, other) = (identity("client"), identity("other"));
+    let hash = |identity: &TlsIdentity| {
+        let der = CertificateDer::from_pem_slice(&identity.certificate_pem).unwrap();
+        let hash: [u8; 32] =
+            ::aws_lc_rs::digest::digest(&::aws_lc_rs::digest::SHA256, &der).as_ref().try_into().unwrap();
+        Some(hash)
+    };
+    for version in VERSIONS {
+        let last = || *server.seen.client_certificates.lock().unwrap().last().unwrap();
+        assert!(is_served(&server, &showing(version, &own, &own)));
+        assert_eq!(last(), hash(&own));
+        assert!(is_served(&server, &client(version, &[])), "one without a certificate comes in as well");
+        assert_eq!(last(), None);
+        let before = server.seen.client_certificates.lock().unwrap().len();
+        assert!(!is_served(&server, &showing(version, &own, &other)), "another's certificate without its key");
+        assert_eq!(server.seen.client_certificates.lock().unwrap().len(), before);
+        // Nothing is resumed: every connection proves its key.
+        let config = showing(version, &own, &own);
+        get(&mut connect(&server, &config));
+        assert_eq!(connect(&server, &config).conn.handshake_kind(), Some(HandshakeKind::Full));
+    }
+}
+
+#[test]
+fn api_68_a_demanded_certificate_must_be_there_and_from_the_ca() {
+    let ca = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let ca_pem = params.self_signed(&ca).unwrap().pem().into_bytes();
+    let issuer = rcgen::Issuer::new(params, ca);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let leaf = rcgen::CertificateParams::new(vec!["client".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+    let of_ca = TlsIdentity {
+        certificate_pem: leaf.pem().into(),
+        key_pem: key.serialize_pem().into(),
+        client_certificates: None,
+    };
+    let own = identity("client");
+    let any = asking(CertificateDemand::Require, None);
+    let from_ca = asking(CertificateDemand::Require, Some(ca_pem.clone()));
+    let from_ca_or_none = asking(CertificateDemand::Request, Some(ca_pem));
+    for version in VERSIONS {
+        let none = client(version, &[]);
+        let (own, of_ca) = (showing(version, &own, &own), showing(version, &of_ca, &of_ca));
+        let served = |server| [&none, &own, &of_ca].map(|config| is_served(server, config));
+        assert_eq!(served(&any), [false, true, true]);
+        assert_eq!(served(&from_ca), [false, false, true]);
+        assert_eq!(served(&from_ca_or_none), [true, false, true]);
+    }
+    let bad = ClientCertificates { demand: CertificateDemand::Request, ca_pem: Some(b"no PEM".to_vec()) };
+    assert!(TlsIdentity { client_certificates: Some(bad), ..identity("a.example") }.check().is_err());
 }
 
 #[test]
