@@ -37,6 +37,44 @@ pub struct Service {
     pub sender_constrained: SenderConstrained,
     /// How long one Txn-Token may be reused for equal requests; zero = never.
     pub txn_reuse: Duration,
+    /// `None`: what the service itself says about other origins goes on as it is.
+    pub cors: Option<Box<Cors>>,
+    /// Served to clients that look for it (RFC 9728).
+    pub resource: Option<Box<Resource>>,
+}
+
+/// Which scripts of other origins may read the service's answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cors {
+    pub origins: CorsOrigins,
+    pub methods: Vec<String>,
+    /// Request fields that a script may set.
+    pub headers: Vec<String>,
+    /// Answer fields that a script may read.
+    pub expose: Vec<String>,
+    pub credentials: bool,
+    /// How long a browser may remember the answer to a preflight.
+    pub max_age: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CorsOrigins {
+    Any,
+    /// As browsers write them: scheme, host, and a port that is not the scheme's own.
+    Listed(Vec<String>),
+}
+
+/// Protected resource metadata (RFC 9728).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resource {
+    /// Lower-case host of the resource, without port.
+    pub host: String,
+    /// Where the document is: `/.well-known/oauth-protected-resource`, then the resource's own path.
+    pub path: String,
+    /// Its full URL, for challenges.
+    pub url: String,
+    /// JSON.
+    pub document: Arc<str>,
 }
 
 /// What becomes of the `Authorization` field once its token was verified.

@@ -24,6 +24,8 @@ pub struct Refusal<'a> {
     pub step_up: Option<&'a StepUp>,
     pub form: Form,
     pub challenge: &'a Challenge,
+    /// Where the service's metadata is (RFC 9728 §5.1), if it has any.
+    pub resource_metadata: Option<&'a str>,
 }
 
 /// The form in which a caller can read a refusal.
@@ -124,7 +126,8 @@ pub fn refusal(refusal: &Refusal<'_>) -> Response {
 
 /// One challenge per scheme on offer, each in a field of its own, for clients that read only the first of one field.
 fn challenges(refusal: &Refusal<'_>) -> Vec<String> {
-    if !matches!(refusal.reason.public().status, 401 | 403) {
+    let public = refusal.reason.public();
+    if public.status != 401 && public.oauth_error.is_none() {
         return Vec::new();
     }
     let algs = format!(", algs=\"{}\"", trust::dpop::ALGORITHMS);
@@ -150,6 +153,9 @@ fn challenge(scheme: &str, refusal: &Refusal<'_>) -> String {
         if let Some(max_age_s) = step_up.max_age_s {
             text.push_str(&format!(", max_age={max_age_s}"));
         }
+    }
+    if let Some(url) = refusal.resource_metadata {
+        text.push_str(&format!(", resource_metadata=\"{url}\""));
     }
     text
 }
@@ -194,7 +200,14 @@ mod tests {
 
     fn of(reason: Reason) -> Refusal<'static> {
         const BEARER: &Challenge = &Challenge { offer: Offer::Bearer, dpop_nonce: None };
-        Refusal { reason, decision_id: "0ABCDEFGHJKMNPQR", step_up: None, form: Form::Problem, challenge: BEARER }
+        Refusal {
+            reason,
+            decision_id: "0ABCDEFGHJKMNPQR",
+            step_up: None,
+            form: Form::Problem,
+            challenge: BEARER,
+            resource_metadata: None,
+        }
     }
 
     fn check_challenge(refusal: &Refusal<'_>, expected: Option<&str>) {
@@ -226,6 +239,12 @@ mod tests {
         check_challenge(&of(Reason::Expired), Some("Bearer realm=\"countersign\", error=\"invalid_token\""));
         check_challenge(&of(Reason::NoRuleMatched), Some("Bearer realm=\"countersign\", error=\"insufficient_scope\""));
         check_challenge(&of(Reason::NoRoute), None);
+        check_challenge(&of(Reason::CorsRefused), None);
+        let url = "https://a.example/.well-known/oauth-protected-resource";
+        check_challenge(
+            &Refusal { resource_metadata: Some(url), ..of(Reason::TokenMissing) },
+            Some(&format!("Bearer realm=\"countersign\", resource_metadata=\"{url}\"")),
+        );
     }
 
     #[test]

@@ -19,6 +19,7 @@ use trust::reason::Reason;
 
 use crate::answer::{self, DECISION_HEADER, Form};
 use crate::clock::UnixMs;
+use crate::cors;
 use crate::judge::recording::{self, Recording};
 use crate::judge::{self, Asked, Client, Judge, Judged, Place, Shared, Stop};
 use crate::view::Served;
@@ -27,6 +28,10 @@ use crate::view::Served;
 pub const JWKS_PATH: &str = "/.well-known/countersign/jwks.json";
 
 pub(crate) const DPOP: http::HeaderName = http::HeaderName::from_static("dpop");
+const WELL_KNOWN: &str = "/.well-known/";
+/// RFC 9728 §3.1: the path of a resource's metadata begins with it, and ends with the resource's own path.
+pub const RESOURCE_METADATA: &str = "/.well-known/oauth-protected-resource";
+
 const TXN_TOKEN: http::HeaderName = http::HeaderName::from_static("txn-token");
 
 /// One worker of the edge.
@@ -42,8 +47,10 @@ impl Edge {
 
     async fn answer(&self, request: Request, connection: &Arc<Connection>) -> Response {
         let now = UnixMs::now();
-        if request.uri().path() == JWKS_PATH {
-            return self.published_keys(request.method());
+        if request.uri().path().starts_with(WELL_KNOWN)
+            && let Some(published) = self.published(&request)
+        {
+            return published;
         }
         let form = Form::of(request.method(), request.headers());
         let client = Client::of(connection);
@@ -54,12 +61,16 @@ impl Edge {
                 step_up: None,
                 form,
                 challenge: &answer::Challenge::default(),
+                resource_metadata: None,
             });
         };
         let facts = recording::facts(&request, connection);
         let mut recording = Recording::start(&self.judge.shared, facts, request.headers(), decision_id, now);
         match self.judge_and_forward(request, (client, form), &mut recording, now).await {
-            Ok(response) => recording.answered(response),
+            Ok(mut response) => {
+                apply_cors(&mut recording, &mut response);
+                recording.answered(response)
+            }
             Err(stop) => {
                 let refusal = answer::Refusal {
                     reason: stop.reason,
@@ -67,8 +78,10 @@ impl Edge {
                     step_up: stop.step_up.as_ref(),
                     form,
                     challenge: &stop.challenge,
+                    resource_metadata: recording.resource().map(|resource| resource.url.as_str()),
                 };
-                let response = answer::refusal(&refusal);
+                let mut response = answer::refusal(&refusal);
+                apply_cors(&mut recording, &mut response);
                 recording.refused(stop.reason, stop.detail, response)
             }
         }
@@ -93,6 +106,12 @@ impl Edge {
         wire::identity::clean_request(request.headers_mut())
             .map_err(|error| Stop::new(Reason::HeaderForbidden, error.to_string()))?;
         let (method, target, headers) = (request.method(), request.uri(), request.headers());
+        if let Some(cors) = &place.served.service.cors {
+            recording.granted(cors::grant(cors, headers));
+            if cors::is_preflight(method, headers) {
+                return self.preflight(cors, headers, recording);
+            }
+        }
         let asked = Asked { method, host: &host, target, headers, client };
         let Judged { place, permit, stamp, dpop_nonce } = self.judge.judge(place, asked, recording, now).await?;
         let mut prepared = prepare(request, &place, &host, (client, form), stamp, recording)?;
@@ -126,21 +145,60 @@ impl Edge {
         Ok(response)
     }
 
-    fn published_keys(&self, method: &Method) -> Response {
-        let mut response = Response::new(Body::empty());
-        if !matches!(*method, Method::GET | Method::HEAD) {
-            *response.status_mut() = http::StatusCode::METHOD_NOT_ALLOWED;
-            response.headers_mut().insert(http::header::ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return response;
+    fn preflight(
+        &self,
+        cors: &feed::Cors,
+        headers: &http::HeaderMap,
+        recording: &mut Recording,
+    ) -> Result<Response, Stop> {
+        let mut response = cors::preflight(cors, headers)?;
+        recording.preflight();
+        if let Ok(id) = HeaderValue::from_str(recording.decision_id()) {
+            response.headers_mut().insert(DECISION_HEADER, id);
         }
-        let headers = response.headers_mut();
-        headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/jwk-set+json"));
-        headers.insert(http::header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=60"));
-        if *method == Method::GET {
-            *response.body_mut() = Body::full(self.judge.shared.minter.document());
-        }
-        response
+        Ok(response)
     }
+
+    /// What everybody may read, without a decision: our keys, and the metadata of a service.
+    fn published(&self, request: &Request) -> Option<Response> {
+        let path = request.uri().path();
+        if path == JWKS_PATH {
+            let document = self.judge.shared.minter.document();
+            return Some(public_document(request.method(), "application/jwk-set+json", document));
+        }
+        if !path.starts_with(RESOURCE_METADATA) {
+            return None;
+        }
+        let view = self.judge.shared.views.now()?;
+        let host = wire::identity::request_host(request.uri(), request.headers()).ok()?;
+        let resource = view.resource(&host, path)?;
+        Some(public_document(request.method(), "application/json", resource.document.to_string().into()))
+    }
+}
+
+fn apply_cors(recording: &mut Recording, response: &mut Response) {
+    if let Some((served, grant)) = recording.take_grant()
+        && let Some(cors) = &served.service.cors
+    {
+        cors::apply(cors, grant, response);
+    }
+}
+
+fn public_document(method: &Method, content_type: &'static str, document: bytes::Bytes) -> Response {
+    let mut response = Response::new(Body::empty());
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        *response.status_mut() = http::StatusCode::METHOD_NOT_ALLOWED;
+        response.headers_mut().insert(http::header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return response;
+    }
+    let headers = response.headers_mut();
+    headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(http::header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=60"));
+    headers.insert(http::header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    if *method == Method::GET {
+        *response.body_mut() = Body::full(document);
+    }
+    response
 }
 
 impl net::Service for Edge {

@@ -7,6 +7,7 @@ pub mod admin;
 pub mod answer;
 pub mod audit;
 pub mod clock;
+mod cors;
 pub mod edge;
 pub mod forwarded;
 pub mod ids;

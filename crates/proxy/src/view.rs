@@ -106,6 +106,12 @@ impl View {
         Routed::To(Arc::clone(served), path)
     }
 
+    /// The metadata at this host and path (RFC 9728).
+    pub fn resource(&self, host: &str, path: &str) -> Option<&feed::Resource> {
+        let all = self.served.iter().filter_map(|served| served.service.resource.as_deref());
+        all.into_iter().find(|resource| resource.host == host && resource.path == path)
+    }
+
     /// The issuers that answer to this `iss`: more than one where clusters share a name and differ in keys.
     pub fn issuers<'a>(&'a self, iss: &'a str) -> impl Iterator<Item = &'a Issuer> {
         self.snapshot.issuers.iter().filter(move |issuer| issuer.profile.accepts_iss(iss))

@@ -9,6 +9,7 @@ pub enum Reason {
     HeaderForbidden,
     PathRefused,
     NoRoute,
+    CorsRefused,
     BodyTooLarge,
     RequestTimeout,
     ClientGone,
@@ -88,13 +89,14 @@ const fn plain(status: u16, title: &'static str, detail: &'static str) -> Public
 
 impl Reason {
     /// Every reason, for metrics label sets and for the documentation.
-    pub const ALL: [Reason; 44] = {
+    pub const ALL: [Reason; 45] = {
         use Reason::*;
         [
             RequestMalformed,
             HeaderForbidden,
             PathRefused,
             NoRoute,
+            CorsRefused,
             BodyTooLarge,
             RequestTimeout,
             ClientGone,
@@ -145,6 +147,7 @@ impl Reason {
             Reason::HeaderForbidden => "header_forbidden",
             Reason::PathRefused => "path_refused",
             Reason::NoRoute => "no_route",
+            Reason::CorsRefused => "cors_refused",
             Reason::BodyTooLarge => "body_too_large",
             Reason::RequestTimeout => "request_timeout",
             Reason::ClientGone => "client_gone",
@@ -205,6 +208,11 @@ impl Reason {
                 "The path is ambiguous (encoded slashes, dots, `;`, `//` or invalid UTF-8). Send its plain form.",
             ),
             Reason::NoRoute => plain(404, "Not found", "No service is exposed at this host and path."),
+            Reason::CorsRefused => plain(
+                403,
+                "Other origin not allowed",
+                "Scripts of this origin may not send such a request to this service. Whoever runs it can list them.",
+            ),
             Reason::BodyTooLarge => {
                 plain(413, "Body too large", "The request body is larger than this service accepts.")
             }

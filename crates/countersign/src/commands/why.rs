@@ -61,6 +61,7 @@ fn explain(record: &Record, out: &mut dyn Write) -> std::io::Result<()> {
         Decision::StepUp => ("asked for a stronger sign-in", "33"),
         Decision::Refuse => ("refused", "31"),
         Decision::Error => ("allowed, then failed", "33"),
+        Decision::Preflight => ("answered by `cors:`, without a decision", "32"),
     };
     writeln!(
         out,

@@ -1,5 +1,6 @@
 //! The two kinds of configuration file, from disk to what runs: read, parse, decode, build, check. Every problem of every
 //! file is found in one run, each at its place. Nothing here starts, listens or changes anything.
+pub mod browsers;
 pub mod decode;
 pub mod files;
 pub mod issuer;

@@ -1,5 +1,6 @@
 //! From a decoded service file to a `feed::Service`: limits, exposure, and the rules handed to the policy compiler, whose
 //! problems are given their line and column here.
+use super::browsers;
 use super::decode::{At, Decode, OneOrMany};
 use super::issuer::sender_constrained;
 use super::load::FailingTests;
@@ -64,6 +65,13 @@ pub fn build(node: &Node, platform: &Platform<'_>, context: &mut Context<'_, '_>
     if let Some(issuers) = platform.issuers {
         warn_of_rules(&file, issuers, &mut context.to);
     }
+    let cors = file.cors.as_ref().and_then(|section| browsers::cors(section, context));
+    let sender_constrained = sender_constrained(file.sender_constrained.as_ref());
+    let resource = file.resource_metadata.as_ref().and_then(|section| {
+        let issuers = platform.issuers.unwrap_or_default();
+        let around = browsers::Around { service: &rules.service, expose: &expose, issuers };
+        browsers::resource(section, &around, context)
+    });
     let broken = context.to.problems.iter().skip(problems_before).any(super::Problem::is_error);
     let service = match (upstream, policy) {
         (Some(upstream), Some(policy)) if !broken => Some(feed::Service {
@@ -79,8 +87,10 @@ pub fn build(node: &Node, platform: &Platform<'_>, context: &mut Context<'_, '_>
                 Some(AuthorizationWord::Pass) => feed::Authorization::Pass,
                 Some(AuthorizationWord::Strip) | None => feed::Authorization::Strip,
             },
-            sender_constrained: sender_constrained(file.sender_constrained.as_ref()),
+            sender_constrained,
             txn_reuse,
+            cors: cors.map(Box::new),
+            resource: resource.map(Box::new),
         }),
         _ => None,
     };

@@ -40,8 +40,48 @@ section! {
         authorization: Option<At<AuthorizationWord>>,
         /// `required`: a token that is bound to no key of its sender (DPoP, client certificate) is refused here. Default `optional`; what an issuer requires counts everywhere.
         sender_constrained: Option<At<SenderConstrainedWord>>,
+        /// Scripts of which other origins may read the answers. Absent: what the service itself says goes on.
+        cors: Option<CorsSection>,
+        /// Tells clients where to get tokens for this service (RFC 9728); refusals point to it.
+        resource_metadata: Option<ResourceSection>,
         /// One Txn-Token may serve equal requests for this long. Default `10s`; `0s` (never) to `1m`.
         txn_reuse: Option<At<Interval>>,
+    }
+}
+
+section! {
+    /// CORS (Fetch standard). Preflights are answered here and never reach the service; every other request is judged by the rules as ever.
+    CorsSection as "`cors`" hints [
+        ("origin", "did you mean `origins`?"),
+        ("allow_origins", "did you mean `origins`?"), ("allow_methods", "did you mean `methods`?"), ("allow_headers", "did you mean `headers`?"),
+        ("expose_headers", "did you mean `expose`?"), ("allow_credentials", "did you mean `credentials`?"),
+    ] {
+        /// Origins, e.g. `https://app.acme.example`, or `"*"` for any (then without `credentials`).
+        origins: Needed<OneOrMany<At<String>>>,
+        /// Methods that a script may use. Default `GET, HEAD, POST, PUT, PATCH, DELETE`.
+        methods: Option<OneOrMany<At<String>>>,
+        /// Request headers that a script may set. Default `authorization`, `content-type`, `dpop`, `traceparent`, `tracestate` and those of gRPC-Web.
+        headers: Option<OneOrMany<At<String>>>,
+        /// Further answer headers that a script may read, besides `countersign-decision`, `www-authenticate`, `dpop-nonce`, `grpc-status` and `grpc-message`.
+        expose: Option<OneOrMany<At<String>>>,
+        /// Let scripts send cookies and read the answer. Default false.
+        credentials: Option<At<bool>>,
+        /// How long a browser remembers the answer to a preflight. Default `10m`; `0s` to `1d`.
+        max_age: Option<At<Interval>>,
+    }
+}
+
+section! {
+    /// Protected resource metadata (RFC 9728), served at `/.well-known/oauth-protected-resource` followed by the resource's path.
+    ResourceSection as "`resource_metadata`" hints [("url", "did you mean `resource`?"), ("authorization_servers", "did you mean `issuers`? They are named as in the platform file")] {
+        /// The service's URL as clients know it, e.g. `https://shop.acme.example/orders`. Its host must be one of `expose`.
+        resource: Needed<At<String>>,
+        /// Names of the issuers whose tokens are good here, shown with their identifiers. Default: all.
+        issuers: Option<OneOrMany<At<String>>>,
+        /// Scopes that are worth asking for.
+        scopes: Option<OneOrMany<At<String>>>,
+        /// A page for developers.
+        documentation: Option<At<String>>,
     }
 }
 

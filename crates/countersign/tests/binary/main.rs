@@ -8,6 +8,7 @@
 )]
 
 mod audit;
+mod browsers;
 mod check;
 mod dev;
 mod grpc;

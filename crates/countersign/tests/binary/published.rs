@@ -85,6 +85,8 @@ fn decoder_and_schema_know_the_same_keys() {
             ("TestSection", TestSection::KEYS),
             ("TolerateSection", TolerateSection::KEYS),
             ("ServiceLimits", ServiceLimits::KEYS),
+            ("CorsSection", CorsSection::KEYS),
+            ("ResourceSection", ResourceSection::KEYS),
         ],
     );
 }

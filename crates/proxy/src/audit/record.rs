@@ -22,7 +22,8 @@ pub struct Record {
     pub time_ms: u64,
     /// OCSF class (HTTP Activity 4002).
     pub class_uid: u32,
-    /// `permit`, `deny`, `step_up`, `refuse` (no decision was reached) or `error` (permitted, then failed).
+    /// `permit`, `deny`, `step_up`, `refuse` (no decision was reached), `error` (permitted, then failed) or `preflight` (a
+    /// browser's question about other origins, answered by `cors:` alone).
     pub decision: Decision,
     /// Code of `trust::reason`; absent when the upstream answered.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -120,6 +121,7 @@ pub enum Decision {
     #[default]
     Refuse,
     Error,
+    Preflight,
 }
 
 impl Decision {
@@ -130,6 +132,7 @@ impl Decision {
             Decision::StepUp => "step_up",
             Decision::Refuse => "refuse",
             Decision::Error => "error",
+            Decision::Preflight => "preflight",
         }
     }
 }

@@ -57,6 +57,8 @@ fn service(strict: bool) -> Service {
         authorization: Authorization::Strip,
         sender_constrained: trust::issuer::SenderConstrained::Optional,
         txn_reuse: Duration::ZERO,
+        cors: None,
+        resource: None,
     }
 }
 

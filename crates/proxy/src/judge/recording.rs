@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use feed::Issuer;
+use feed::{Issuer, Resource};
 use http::{HeaderMap, HeaderName, Method, Version};
 use net::{BodyEnd, Connection, End, Request, Response};
 use trust::path::NormalPath;
@@ -18,6 +18,7 @@ use trust::reason::Reason;
 use super::{Client, Shared};
 use crate::audit::record::{Decision, OCSF_HTTP_ACTIVITY, PrincipalFacts, Record, RequestFacts, TokenFacts, bounded};
 use crate::clock::UnixMs;
+use crate::cors::Grant;
 use crate::metrics::InFlight;
 use crate::token_cache::{Entry, Minted};
 use crate::view::{Served, View};
@@ -33,6 +34,8 @@ pub(crate) struct Recording {
     view: Option<Arc<View>>,
     served: Option<Arc<Served>>,
     reason: Option<Reason>,
+    /// What the answer says to scripts of other origins.
+    grant: Option<Box<Grant>>,
     started: Instant,
     /// Counted by the request's body, if there is one.
     bytes_in: Option<Arc<AtomicU64>>,
@@ -61,6 +64,7 @@ impl Recording {
             view: None,
             served: None,
             reason: None,
+            grant: None,
             started: Instant::now(),
             bytes_in: None,
             _in_flight: shared.metrics.enter(),
@@ -81,6 +85,24 @@ impl Recording {
     pub(crate) fn judged_by(&mut self, view: &Arc<View>) {
         self.view = Some(Arc::clone(view));
         self.note(|record| record.epoch = view.snapshot.epoch);
+    }
+
+    pub(crate) fn granted(&mut self, grant: Grant) {
+        self.grant = Some(Box::new(grant));
+    }
+
+    pub(crate) fn preflight(&mut self) {
+        self.note(|record| record.decision = Decision::Preflight);
+    }
+
+    pub(crate) fn take_grant(&mut self) -> Option<(Arc<Served>, Grant)> {
+        let grant = self.grant.take()?;
+        Some((self.served.clone()?, *grant))
+    }
+
+    /// Of the service it was routed to.
+    pub(crate) fn resource(&self) -> Option<&Resource> {
+        self.served.as_ref()?.service.resource.as_deref()
     }
 
     /// Somebody we trust told who is behind him.
