@@ -113,22 +113,31 @@ pub fn resource(section: &ResourceSection, around: &Around<'_>, context: &mut Co
     let texts = |many: &Option<OneOrMany<At<String>>>| {
         many.as_ref().map(|many| many.0.iter().map(|at| at.value.clone()).collect::<Vec<_>>())
     };
-    let mut document = json!({
+    let document = json!({
         "resource": url,
         "resource_name": around.service,
         "authorization_servers": issuers,
+        "scopes_supported": texts(&section.scopes),
+        "resource_documentation": section.documentation.as_ref().map(|page| page.value.as_str()),
         "bearer_methods_supported": ["header"],
         "dpop_signing_alg_values_supported": trust::dpop::ALGORITHMS.split(' ').collect::<Vec<_>>(),
     });
-    if let Some(scopes) = texts(&section.scopes) {
-        document["scopes_supported"] = scopes.into();
-    }
-    if let Some(page) = &section.documentation {
-        document["resource_documentation"] = page.value.as_str().into();
-    }
+    // RFC 9728 §2: what does not apply is left out, not null.
+    let document: serde_json::Map<_, _> = document
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter(|(_, value)| !value.is_null())
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect();
     let at_path = format!("{RESOURCE_METADATA}{}", path.strip_suffix('/').unwrap_or(&path));
     let authority = url.strip_suffix(&path).unwrap_or(url);
-    Some(Resource { host, url: format!("{authority}{at_path}"), path: at_path, document: document.to_string().into() })
+    Some(Resource {
+        host,
+        url: format!("{authority}{at_path}"),
+        path: at_path,
+        document: serde_json::Value::Object(document).to_string().into(),
+    })
 }
 
 /// Lower-case host without its port, and the path as it stands (`""` if there is none).

@@ -344,9 +344,9 @@ fn a_ca_of_client_certificates_needs_the_demand_and_a_certificate() {
     let pair = rcgen::generate_simple_self_signed(["shop.acme.example".to_owned()]).unwrap();
     let check = |more: &str, expected: &[&str]| {
         let files = files(&platform(more), SERVICE)
-            .with("etc/c.pem", &pair.cert.pem(), 0o644)
-            .with("etc/k.pem", &pair.signing_key.serialize_pem(), 0o600)
-            .with("etc/ca.pem", &pair.cert.pem(), 0o644)
+            .with("etc/c.pem", pair.cert.pem(), 0o644)
+            .with("etc/k.pem", pair.signing_key.serialize_pem(), 0o600)
+            .with("etc/ca.pem", pair.cert.pem(), 0o644)
             .with("etc/none.pem", "nothing", 0o644);
         assert_eq!(found(&files), expected, "{more}");
     };
