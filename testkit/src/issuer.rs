@@ -48,6 +48,8 @@ struct State {
     discovery_fault: Fault,
     cache_control: Option<String>,
     etag: bool,
+    date: Option<String>,
+    more: Value,
     issuer: Option<String>,
     jwks_uri: Option<String>,
     delay: Duration,
@@ -82,6 +84,8 @@ impl Issuer {
             discovery_fault: Fault::None,
             cache_control: None,
             etag: false,
+            date: None,
+            more: json!({}),
             issuer: None,
             jwks_uri: None,
             delay: Duration::ZERO,
@@ -200,6 +204,19 @@ impl Issuer {
     }
 
     /// What discovery says `issuer` is; `None` is the truth.
+    /// Tells the time this many seconds off.
+    pub fn tell_time(&self, off_s: i64) {
+        let now = std::time::SystemTime::now();
+        let off = Duration::from_secs(off_s.unsigned_abs());
+        let told = if off_s < 0 { now - off } else { now + off };
+        lock(&self.state).date = Some(httpdate::fmt_http_date(told));
+    }
+
+    /// Further members of the discovery document.
+    pub fn announce(&self, more: Value) {
+        lock(&self.state).more = more;
+    }
+
     pub fn claim_issuer(&self, issuer: Option<&str>) {
         lock(&self.state).issuer = issuer.map(str::to_owned);
     }
@@ -251,12 +268,14 @@ fn serve(mut connection: Connection, state: &Mutex<State>, counts: &Counts) {
             let issuer = state.issuer.clone().unwrap_or_else(|| here(&head));
             let uri = state.jwks_uri.clone().unwrap_or_else(|| format!("{}/jwks", here(&head)));
             let document = json!({"issuer": issuer, "jwks_uri": uri, "response_types_supported": ["code"]});
-            (state.discovery_fault.clone(), Vec::new(), document.to_string())
+            let fields = state.date.clone().map(|date| ("date", date)).into_iter().collect();
+            (state.discovery_fault.clone(), fields, overlay(document, &state.more).to_string())
         } else if target == "/jwks" {
             counts.jwks.fetch_add(1, Ordering::SeqCst);
             let state = lock(state);
             let keys: Vec<_> = state.keys.iter().map(|key| key.jwk()).collect();
             let mut fields: Vec<(&str, String)> = Vec::new();
+            fields.extend(state.date.clone().map(|date| ("date", date)));
             fields.extend(state.cache_control.clone().map(|value| ("cache-control", value)));
             if state.etag {
                 let mut hasher = std::hash::DefaultHasher::new();

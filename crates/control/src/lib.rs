@@ -4,6 +4,7 @@
 //! through [`feed::KeyDemand`]. It never names the data plane.
 
 mod board;
+pub mod examine;
 mod issuer;
 mod kept;
 mod keys;

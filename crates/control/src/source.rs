@@ -42,6 +42,16 @@ impl Source {
         Source { place, issuer: issuer.clone(), tenant: tenant.clone(), tenants: tenants.clone() }
     }
 
+    /// The discovery document's URL, if keys are found by it.
+    pub(crate) fn discovery(&self) -> Option<&str> {
+        if let Place::Discovery(url) = &self.place { Some(url) } else { None }
+    }
+
+    /// The configured place of the keys.
+    pub(crate) fn uri(&self) -> Option<&str> {
+        if let Place::Uri(url) = &self.place { Some(url) } else { None }
+    }
+
     pub(crate) fn is_file(&self) -> bool {
         matches!(self.place, Place::File(_))
     }
@@ -254,7 +264,7 @@ fn authority(url: &str) -> Option<String> {
 }
 
 /// A discovery document may send us to another host (Google's does), but not into our own network.
-fn foreign(discovery_url: &str, jwks_uri: &str) -> bool {
+pub(crate) fn foreign(discovery_url: &str, jwks_uri: &str) -> bool {
     let host = |url: &str| url.parse::<http::Uri>().ok().and_then(|uri| uri.host().map(str::to_ascii_lowercase));
     host(discovery_url) != host(jwks_uri)
 }

@@ -10,6 +10,7 @@ Examples:
   countersign test && countersign run           run only what its tests allow
   countersign why last                          why the newest request was refused
   countersign token inspect < token.txt         what is wrong with this token
+  countersign doctor entra                      is this issuer as it should be
 
 Exit codes:
   0  all is as it should be
@@ -37,6 +38,7 @@ pub enum Command {
     Rules(RulesArgs),
     Why(WhyArgs),
     Token(TokenArgs),
+    Doctor(DoctorArgs),
     Keys(KeysArgs),
     Audit(AuditArgs),
     Schema(SchemaArgs),
@@ -184,6 +186,35 @@ pub struct WhyArgs {
     /// Read this audit file instead
     #[arg(long, value_name = "FILE", conflicts_with = "state")]
     pub file: Option<PathBuf>,
+    /// One JSON document instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Check an issuer before it matters: discovery, clock, keys, rotation, settings, and what a token would yield.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  countersign doctor entra -c /etc/countersign/countersign.yaml
+  countersign doctor entra --token < token.txt      and whom this token would make
+  countersign doctor entra --json | jq '.findings[] | select(.mark == \"wrong\")'
+  countersign doctor entra --metrics /var/lib/node_exporter/textfile/countersign.prom
+
+Asks the issuer as the running process would, and changes nothing. Each WRONG says what to mend.
+On a schedule, with --metrics, it becomes an alarm.
+Exit: 0 nothing wrong, 1 something is, 2 wrong usage or files, 3 the issuer does not answer.")]
+pub struct DoctorArgs {
+    /// Name of the issuer in the platform file
+    #[arg(value_name = "ISSUER")]
+    pub issuer: String,
+    #[command(flatten)]
+    pub config: ConfigArg,
+    /// Judge a token from standard input, too
+    #[arg(long)]
+    pub token: bool,
+    /// Write the outcome to this file as metrics (Prometheus text)
+    #[arg(long, value_name = "FILE")]
+    pub metrics: Option<PathBuf>,
     /// One JSON document instead of text
     #[arg(long)]
     pub json: bool,

@@ -4,6 +4,7 @@ pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod dev;
+pub mod doctor;
 pub mod exit;
 pub mod inspect;
 pub mod operator;

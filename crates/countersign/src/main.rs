@@ -1,7 +1,7 @@
 //! The `countersign` binary: parses the command line, runs one command, ends with its exit code. Nothing is decided here.
 use clap::Parser as _;
 use countersign::cli::{Cli, Command, TokenArgs, TokenCommand};
-use countersign::commands::{audit, check, dev, inspect, keys, rules, run, schema, test, token, why};
+use countersign::commands::{audit, check, dev, doctor, inspect, keys, rules, run, schema, test, token, why};
 use countersign::config::Disk;
 use countersign::exit::Exit;
 use std::io::Write as _;
@@ -41,6 +41,7 @@ fn dispatch(command: &Command) -> anyhow::Result<Exit> {
             inspect::run(args, &Disk, &mut std::io::stdin().lock(), now(), out)?
         }
         Command::Token(args) => token::print(args, out)?,
+        Command::Doctor(args) => doctor::run(args, &Disk, &mut std::io::stdin().lock(), now, out)?,
         Command::Keys(args) => keys::run(args, out)?,
         Command::Why(args) => why::run(args, out)?,
         Command::Audit(args) => audit::run(args, out)?,

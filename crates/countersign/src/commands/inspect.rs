@@ -1,14 +1,12 @@
 //! `countersign token inspect`: reads a token from standard input, gathers what to judge it with, and prints the findings.
 use super::table::{Cell, Table, Tone};
-use super::{counted, refuse};
+use super::{counted, issuer_named};
 use crate::cli::InspectArgs;
-use crate::config::{self, FailingTests, Files};
+use crate::config::{self, Files};
 use crate::exit::Exit;
 use crate::inspect::{Judge, Mark, Report, inspect};
 use std::io::{Read, Write};
 use std::path::Path;
-use std::sync::Arc;
-use trust::issuer::Profile;
 use trust::jwk::KeySet;
 
 const INPUT_BYTES_MAX: u64 = 1024 * 1024;
@@ -24,7 +22,7 @@ pub fn run(
 ) -> std::io::Result<Exit> {
     let profile = match &args.issuer {
         None => None,
-        Some(name) => match profile(args, name, files, out)? {
+        Some(name) => match issuer_named(&args.config.path, name, args.json, files, out)? {
             Ok(profile) => Some(profile),
             Err(exit) => return Ok(exit),
         },
@@ -51,27 +49,7 @@ pub fn run(
     Ok(if report.wrong() == 0 { Exit::Good } else { Exit::Bad })
 }
 
-fn profile(
-    args: &InspectArgs,
-    name: &str,
-    files: &dyn Files,
-    out: &mut dyn Write,
-) -> std::io::Result<Result<Arc<Profile>, Exit>> {
-    let loaded = match config::load_with(&args.config.path, files, FailingTests::AreLeft) {
-        Ok(loaded) => loaded,
-        Err(problems) => return refuse(&problems, args.json, out).map(Err),
-    };
-    let issuers = &loaded.desired.issuers;
-    if let Some(found) = issuers.iter().find(|issuer| issuer.name().as_ref() == name) {
-        return Ok(Ok(Arc::clone(found)));
-    }
-    let known: Vec<&str> = issuers.iter().map(|issuer| issuer.name().as_ref()).collect();
-    let (name, known) = (config::problem::printable(name), config::decode::listed(&known));
-    writeln!(out, "there is no issuer `{name}`; the platform file names {known}")?;
-    Ok(Err(Exit::Usage))
-}
-
-fn keys(path: &Path, files: &dyn Files) -> Result<KeySet, String> {
+pub(super) fn keys(path: &Path, files: &dyn Files) -> Result<KeySet, String> {
     let contents = files.read(path, KEYS_BYTES_MAX).map_err(|error| format!("the keys cannot be read: {error}"))?;
     let (keys, _left_out) = KeySet::parse(&contents.bytes).map_err(|error| {
         format!("no usable key set: {error}; give the JWK Set that the issuer's `jwks_uri` answers")
@@ -79,7 +57,7 @@ fn keys(path: &Path, files: &dyn Files) -> Result<KeySet, String> {
     Ok(keys)
 }
 
-fn write_report(report: &Report, out: &mut dyn Write) -> std::io::Result<()> {
+pub(super) fn write_report(report: &Report, out: &mut dyn Write) -> std::io::Result<()> {
     let mut table = Table::default();
     let mut section = "";
     for finding in &report.0 {

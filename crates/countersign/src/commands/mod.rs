@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod check;
 pub mod dev;
+pub mod doctor;
 pub mod inspect;
 pub mod keys;
 pub mod rules;
@@ -13,9 +14,12 @@ pub mod test;
 pub mod token;
 pub mod why;
 
-use crate::config::Problems;
+use crate::config::{self, FailingTests, Files, Problems};
 use crate::exit::Exit;
 use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use trust::issuer::Profile;
 
 /// Files that a command needed for something else have problems: all of them are shown, and the command ends.
 pub(crate) fn refuse(problems: &Problems, json: bool, out: &mut dyn Write) -> std::io::Result<Exit> {
@@ -27,6 +31,28 @@ pub(crate) fn refuse(problems: &Problems, json: bool, out: &mut dyn Write) -> st
         writeln!(out, "\n{}", check::headline(problems))?;
     }
     Ok(Exit::Usage)
+}
+
+/// The issuer of this name in a platform file; else what is wrong is written, and the command ends.
+pub(crate) fn issuer_named(
+    path: &Path,
+    name: &str,
+    json: bool,
+    files: &dyn Files,
+    out: &mut dyn Write,
+) -> std::io::Result<Result<Arc<Profile>, Exit>> {
+    let loaded = match config::load_with(path, files, FailingTests::AreLeft) {
+        Ok(loaded) => loaded,
+        Err(problems) => return refuse(&problems, json, out).map(Err),
+    };
+    let issuers = &loaded.desired.issuers;
+    if let Some(found) = issuers.iter().find(|issuer| issuer.name().as_ref() == name) {
+        return Ok(Ok(Arc::clone(found)));
+    }
+    let known: Vec<&str> = issuers.iter().map(|issuer| issuer.name().as_ref()).collect();
+    let (name, known) = (config::problem::printable(name), config::decode::listed(&known));
+    writeln!(out, "there is no issuer `{name}`; the platform file names {known}")?;
+    Ok(Err(Exit::Usage))
 }
 
 /// `1 rule`, `2 rules`.

@@ -51,7 +51,7 @@ pub struct Judge<'a> {
 }
 
 impl Report {
-    fn add(&mut self, section: &'static str, name: impl Into<String>, mark: Mark, text: impl AsRef<str>) {
+    pub(crate) fn add(&mut self, section: &'static str, name: impl Into<String>, mark: Mark, text: impl AsRef<str>) {
         self.0.push(Finding { section, name: name.into(), mark, text: printable(text.as_ref()) });
     }
 

@@ -11,6 +11,7 @@ mod audit;
 mod browsers;
 mod check;
 mod dev;
+mod doctor;
 mod grpc;
 mod hostile_fields;
 mod hostile_http;
