@@ -49,6 +49,8 @@ pub enum Question {
 pub struct Facts {
     pub pid: u32,
     pub edge: Vec<String>,
+    #[serde(default)]
+    pub authz: Vec<String>,
     pub admin: String,
     pub audit: PathBuf,
 }
@@ -222,6 +224,7 @@ mod tests {
         Facts {
             pid: 1,
             edge: vec!["http://127.0.0.1:1".into()],
+            authz: Vec::new(),
             admin: "127.0.0.1:2".into(),
             audit: "audit.ndjson".into(),
         }

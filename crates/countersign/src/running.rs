@@ -13,6 +13,7 @@ use net::settings::{Limits, ServerSettings, Timeouts};
 use prometheus_client::registry::Registry;
 use proxy::admin::Admin;
 use proxy::audit::{Audit, AuditSettings, Fsync};
+use proxy::authz::Authz;
 use proxy::clock::UnixMs;
 use proxy::edge::Edge;
 use proxy::judge::{Proofs, Shared};
@@ -30,23 +31,39 @@ const ADMIN_DRAIN: Duration = Duration::from_millis(200);
 /// Everything that runs in this process.
 pub struct Running {
     control: Control,
-    edge: net::Server,
+    edge: Option<net::Server>,
+    authz: Option<net::Server>,
     admin: net::Server,
     shared: Arc<Shared>,
     draining: Arc<AtomicBool>,
-    drain: Duration,
+    drain: Drain,
     started_with: Fixed,
     pub state: PathBuf,
     pub audit_file: PathBuf,
 }
 
+/// How long each door may take to close.
+#[derive(Clone, Copy)]
+struct Drain {
+    edge: Duration,
+    authz: Duration,
+}
+
+impl Drain {
+    fn of(loaded: &Loaded) -> Drain {
+        Drain {
+            edge: loaded.edge.as_ref().map_or(Duration::ZERO, |edge| edge.drain),
+            authz: loaded.authz.as_ref().map_or(Duration::ZERO, |authz| authz.drain),
+        }
+    }
+}
+
 /// Settings that a reload cannot change, as they were at the start.
 struct Fixed {
     trust_domain: Arc<str>,
-    /// Without certificate and key.
-    server: ServerSettings,
-    tls: bool,
+    edge: Option<Door>,
     proxy_protocol: Vec<wire::network::Network>,
+    authz: Option<(Door, proxy::authz::Settings)>,
     admin: SocketAddr,
     audit: config::AuditSettings,
     log: config::LogSettings,
@@ -56,9 +73,9 @@ impl Fixed {
     fn of(loaded: &Loaded) -> Fixed {
         Fixed {
             trust_domain: Arc::clone(&loaded.desired.trust_domain),
-            server: ServerSettings { tls: None, ..loaded.edge.server.clone() },
-            tls: loaded.edge.server.tls.is_some(),
-            proxy_protocol: loaded.edge.proxy_protocol.clone(),
+            proxy_protocol: loaded.edge.as_ref().map(|edge| edge.proxy_protocol.clone()).unwrap_or_default(),
+            edge: loaded.edge.as_ref().map(|edge| Door::of(&edge.server)),
+            authz: loaded.authz.as_ref().map(|authz| (Door::of(&authz.server), authz.asked.clone())),
             admin: loaded.admin.listen,
             audit: loaded.audit.clone(),
             log: loaded.log,
@@ -67,35 +84,65 @@ impl Fixed {
 
     /// The keys whose new value has to wait for the next start.
     fn waiting(&self, now: &Fixed) -> Vec<&'static str> {
-        let (old, new) = (&self.server, &now.server);
+        let mut waiting = match (&self.edge, &now.edge) {
+            (Some(old), Some(new)) => old.waiting(new),
+            (None, None) => Vec::new(),
+            _ => vec!["edge"],
+        };
         let audit = |settings: &config::AuditSettings| {
             (settings.file.clone(), settings.fsync, settings.rotate_bytes, settings.rotate_keep)
         };
         let differ = [
-            ("edge.listen", old.listen != new.listen),
-            ("edge.workers", old.workers != new.workers),
-            ("edge.limits", old.limits != new.limits),
-            ("edge.timeouts", old.timeouts != new.timeouts),
-            ("edge.tls (on or off)", self.tls != now.tls),
             ("edge.proxy_protocol", self.proxy_protocol != now.proxy_protocol),
+            ("authz", self.authz != now.authz),
             ("admin.listen", self.admin != now.admin),
             ("audit (all but on_failure)", audit(&self.audit) != audit(&now.audit)),
             ("log", self.log != now.log),
+        ];
+        waiting.extend(differ.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key));
+        waiting
+    }
+}
+
+/// A listener as a restart would see it.
+#[derive(PartialEq, Eq)]
+struct Door {
+    listen: Vec<SocketAddr>,
+    limits: Limits,
+    timeouts: Timeouts,
+    workers: usize,
+    /// Whether there is a certificate; which one may change.
+    tls: bool,
+}
+
+impl Door {
+    fn of(server: &ServerSettings) -> Door {
+        let ServerSettings { listen, tls, limits, timeouts, workers, .. } = server.clone();
+        Door { listen, limits, timeouts, workers, tls: tls.is_some() }
+    }
+
+    fn waiting(&self, new: &Door) -> Vec<&'static str> {
+        let differ = [
+            ("edge.listen", self.listen != new.listen),
+            ("edge.workers", self.workers != new.workers),
+            ("edge.limits", self.limits != new.limits),
+            ("edge.timeouts", self.timeouts != new.timeouts),
+            ("edge.tls (on or off)", self.tls != new.tls),
         ];
         differ.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
     }
 }
 
 impl Running {
-    /// Starts control, audit, edge and admin. A listener that cannot be opened ends the start; an issuer that is down
+    /// Starts control, audit, edge, authz and admin. A listener that cannot be opened ends the start; an issuer that is down
     /// does not.
-    pub fn start(loaded: Loaded) -> anyhow::Result<Running> {
+    pub fn start(mut loaded: Loaded) -> anyhow::Result<Running> {
         let current = Current::new();
         let spiffe_id = format!("spiffe://{}{EDGE_PATH}", loaded.desired.trust_domain);
         let minter = Minter::new(&spiffe_id, UnixMs::now().seconds())?;
         crate::operator::make_private(&loaded.state)?;
         let audit = Audit::open(audit_settings(&loaded.audit))?;
-        let started_with = Fixed::of(&loaded);
+        let (started_with, drain) = (Fixed::of(&loaded), Drain::of(&loaded));
         let options = control::Options { state_dir: Some(loaded.state.clone()), ..control::Options::default() };
         let control = Control::start(loaded.desired, current.clone(), options).context("control cannot start")?;
         let mut registry = Registry::default();
@@ -110,24 +157,26 @@ impl Running {
             key_demand: control.keys(),
             proofs: Proofs::new()?,
         });
-        shared.views.trust_proxies(loaded.edge.trusted_proxies);
+        shared.views.trust_proxies(loaded.edge.as_mut().and_then(|edge| edge.trusted_proxies.take()));
         let draining = Arc::new(AtomicBool::new(false));
-        let of_edge = Arc::clone(&shared);
-        let edge = net::Server::start(loaded.edge.server, move |_worker| Edge::new(Arc::clone(&of_edge)))?;
+        let edge = loaded.edge.map(|edge| start_edge(edge.server, &shared)).transpose()?;
+        let authz = loaded.authz.map(|authz| start_authz(authz, &shared)).transpose()?;
         let registry = Arc::new(registry);
-        let (of_admin, is_draining) = (current, Arc::clone(&draining));
+        let (of_admin, is_draining, of_minter) = (current, Arc::clone(&draining), Arc::clone(&shared.minter));
         let admin = net::Server::start(admin_settings(loaded.admin.listen), move |_worker| Admin {
             registry: Arc::clone(&registry),
             current: of_admin.clone(),
             draining: Arc::clone(&is_draining),
+            minter: Arc::clone(&of_minter),
         })?;
         Ok(Running {
             control,
             edge,
+            authz,
             admin,
             shared,
             draining,
-            drain: loaded.edge.drain,
+            drain,
             started_with,
             state: loaded.state,
             audit_file: loaded.audit.file,
@@ -135,7 +184,11 @@ impl Running {
     }
 
     pub fn edge_addresses(&self) -> Vec<SocketAddr> {
-        self.edge.addresses()
+        self.edge.as_ref().map(net::Server::addresses).unwrap_or_default()
+    }
+
+    pub fn authz_addresses(&self) -> Vec<SocketAddr> {
+        self.authz.as_ref().map(net::Server::addresses).unwrap_or_default()
     }
 
     pub fn admin_addresses(&self) -> Vec<SocketAddr> {
@@ -155,7 +208,7 @@ impl Running {
     }
 
     /// Takes over newly loaded files. What cannot change while running is said, and everything else applied.
-    pub fn apply(&mut self, loaded: Loaded) {
+    pub fn apply(&mut self, mut loaded: Loaded) {
         let asked = Fixed::of(&loaded);
         if asked.trust_domain != self.started_with.trust_domain {
             tracing::error!(
@@ -168,16 +221,13 @@ impl Running {
         if !waiting.is_empty() {
             tracing::warn!(keys = waiting.join(", "), "these settings changed and count at the next start only");
         }
-        if let Some(identity) = loaded.edge.server.tls.clone().filter(|_| self.started_with.tls)
-            && let Err(error) = self.edge.replace_tls(identity)
-        {
-            tracing::error!(%error, "the new certificate is not taken; the old one goes on");
-        }
-        self.drain = loaded.edge.drain;
+        replace_tls(self.edge.as_ref(), loaded.edge.as_ref().map(|edge| &edge.server));
+        replace_tls(self.authz.as_ref(), loaded.authz.as_ref().map(|authz| &authz.server));
+        self.drain = Drain::of(&loaded);
         let refuse = loaded.audit.on_failure == config::OnFailure::Refuse;
         self.shared.refuse_unrecorded.store(refuse, Ordering::Relaxed);
         let (services, issuers) = (loaded.desired.services.len(), loaded.desired.issuers.len());
-        self.shared.views.trust_proxies(loaded.edge.trusted_proxies);
+        self.shared.views.trust_proxies(loaded.edge.as_mut().and_then(|edge| edge.trusted_proxies.take()));
         let epoch = self.control.update(loaded.desired);
         tracing::info!(epoch, services, issuers, "the configuration was loaded again");
     }
@@ -202,17 +252,48 @@ impl Running {
     /// last records. Blocks.
     pub fn drain(self) {
         self.draining.store(true, Ordering::Relaxed);
-        let cut = self.edge.drain(self.drain);
-        if cut > 0 {
-            tracing::warn!(
-                cut,
-                drain_ms = self.drain.as_millis(),
-                "connections were cut: they did not end within the drain time"
-            );
+        // Side by side: what one door still has in flight must not keep the other accepting.
+        let authz = self.authz.map(|authz| std::thread::spawn(move || drain_door(authz, self.drain.authz)));
+        if let Some(edge) = self.edge {
+            drain_door(edge, self.drain.edge);
         }
+        // A panic of that thread was logged by it, and its server is cut all the same.
+        let _drained = authz.map(std::thread::JoinHandle::join);
         self.admin.drain(ADMIN_DRAIN);
         self.control.stop();
         self.shared.audit.stop();
+    }
+}
+
+fn start_edge(settings: ServerSettings, shared: &Arc<Shared>) -> Result<net::Server, net::server::StartError> {
+    let shared = Arc::clone(shared);
+    net::Server::start(settings, move |_worker| Edge::new(Arc::clone(&shared)))
+}
+
+fn start_authz(settings: config::AuthzSettings, shared: &Arc<Shared>) -> Result<net::Server, net::server::StartError> {
+    let (shared, asked) = (Arc::clone(shared), Arc::new(settings.asked));
+    net::Server::start(settings.server, move |_worker| Authz::new(Arc::clone(&shared), Arc::clone(&asked)))
+}
+
+/// A listener that runs with TLS gets the certificate of the new files.
+fn replace_tls(running: Option<&net::Server>, asked: Option<&ServerSettings>) {
+    let identity = asked.and_then(|server| server.tls.clone());
+    if let (Some(server), Some(identity)) = (running, identity)
+        && server.has_tls()
+        && let Err(error) = server.replace_tls(identity)
+    {
+        tracing::error!(%error, "the new certificate is not taken; the old one goes on");
+    }
+}
+
+fn drain_door(server: net::Server, grace: Duration) {
+    let cut = server.drain(grace);
+    if cut > 0 {
+        tracing::warn!(
+            cut,
+            drain_ms = grace.as_millis(),
+            "connections were cut: they did not end within the drain time"
+        );
     }
 }
 
@@ -278,5 +359,17 @@ mod tests {
             "admin: { listen: 127.0.0.1:1 }\naudit: { fsync: never }\n",
             &["admin.listen", "audit (all but on_failure)"],
         );
+        check("", "authz: { listen: 127.0.0.1:0, from: nginx }\n", &["authz"]);
+    }
+
+    #[test]
+    fn nothing_of_the_authz_role_but_its_certificate_changes_while_running() {
+        let start = fixed("", "authz: { listen: 127.0.0.1:0, from: nginx }\n");
+        let check = |authz: &str, expected: &[&str]| assert_eq!(start.waiting(&fixed("", authz)), expected, "{authz}");
+        check("authz: { listen: 127.0.0.1:0, from: nginx, timeouts: { drain: 5s } }\n", &[]);
+        check("authz: { listen: 127.0.0.1:0, from: caddy }\n", &["authz"]);
+        check("authz: { listen: 127.0.0.1:0, from: nginx, callers: [10.0.0.7] }\n", &["authz"]);
+        check("authz: { listen: 127.0.0.1:0, from: nginx, workers: 3 }\n", &["authz"]);
+        check("", &["authz"]);
     }
 }

@@ -21,7 +21,8 @@ pub struct Desired {
 /// One protected service, ready to enforce.
 pub struct Service {
     pub name: Arc<str>,
-    pub upstream: Upstream,
+    /// `None`: only proxies that ask protect it; the edge forwards nothing there.
+    pub upstream: Option<Upstream>,
     pub expose: Vec<Expose>,
     pub policy: ServicePolicy,
     /// `tolerate:` of the file: what the path normaliser lets through.

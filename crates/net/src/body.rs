@@ -52,6 +52,10 @@ impl Default for Limits {
 enum Source {
     Empty,
     Full(Bytes),
+    /// Only its trailers are left.
+    Trailers(Box<HeaderMap>),
+    /// Boxed, for it is rare and a body is moved often.
+    FullWithTrailers(Box<(Bytes, HeaderMap)>),
     Incoming(Incoming),
     Stream(mpsc::Receiver<Part>),
     Recoded(Box<Recoded>),
@@ -173,6 +177,10 @@ impl Body {
         let bytes = bytes.into();
         Body::new(if bytes.is_empty() { Source::Empty } else { Source::Full(bytes) })
     }
+    /// Bytes and trailers that are there already, as gRPC answers.
+    pub fn full_with_trailers(bytes: impl Into<Bytes>, trailers: HeaderMap) -> Body {
+        Body::new(Source::FullWithTrailers(Box::new((bytes.into(), trailers))))
+    }
     /// A body of unknown length, fed from elsewhere; at most `parts_max` unread parts wait in it.
     pub fn stream(parts_max: usize) -> (BodySender, Body) {
         let (sender, receiver) = mpsc::channel(parts_max.max(1));
@@ -237,7 +245,7 @@ impl Body {
             Source::Empty | Source::Ended => Some(0),
             Source::Full(bytes) => u64::try_from(bytes.len()).ok(),
             Source::Incoming(incoming) => incoming.size_hint().exact(),
-            Source::Stream(_) | Source::Recoded(_) => None,
+            Source::Stream(_) | Source::Recoded(_) | Source::FullWithTrailers(_) | Source::Trailers(_) => None,
         }
     }
     /// The whole body in memory, at most `bytes_max` of it.
@@ -297,7 +305,7 @@ impl Body {
     fn source_is_at_end(&self) -> bool {
         match &self.source {
             Source::Empty | Source::Ended => true,
-            Source::Full(_) | Source::Stream(_) => false,
+            Source::Full(_) | Source::Stream(_) | Source::FullWithTrailers(_) | Source::Trailers(_) => false,
             Source::Recoded(recoded) => recoded.at_end && recoded.trailers.is_none(),
             Source::Incoming(incoming) => incoming.is_end_stream(),
         }
@@ -309,6 +317,16 @@ impl Body {
                 let bytes = std::mem::take(bytes);
                 self.source = Source::Empty;
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Source::FullWithTrailers(whole) => {
+                let (bytes, trailers) = std::mem::take(&mut **whole);
+                self.source = Source::Trailers(Box::new(trailers));
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Source::Trailers(trailers) => {
+                let trailers = std::mem::take(&mut **trailers);
+                self.source = Source::Empty;
+                Poll::Ready(Some(Ok(Frame::trailers(trailers))))
             }
             Source::Incoming(incoming) => Poll::Ready(
                 ready!(Pin::new(incoming).poll_frame(cx)).map(|frame| frame.map_err(|error| classify(&error))),

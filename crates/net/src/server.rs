@@ -134,6 +134,9 @@ impl Server {
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.addresses.clone()
     }
+    pub fn has_tls(&self) -> bool {
+        self.process.tls.is_some()
+    }
     /// New handshakes use the new certificate; live connections go on.
     pub fn replace_tls(&self, identity: TlsIdentity) -> Result<(), StartError> {
         match &self.process.tls {

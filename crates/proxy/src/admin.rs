@@ -1,4 +1,4 @@
-//! The admin address of a data plane: `/metrics`, `/healthz`, `/readyz`. Read-only; no request here is ever forwarded.
+//! The admin address of a data plane: `/metrics`, `/healthz`, `/readyz`, and the public keys of its Txn-Tokens. Read-only; no request here is ever forwarded.
 
 use std::sync::Arc;
 
@@ -9,6 +9,9 @@ use net::{Body, Connection, Refusal, Request, Response};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 
+use crate::edge::{JWKS_PATH, published_keys};
+use crate::minter::Minter;
+
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// What the admin address tells.
@@ -17,6 +20,8 @@ pub struct Admin {
     pub current: Current,
     /// Set while the process drains: not ready, still alive.
     pub draining: Arc<std::sync::atomic::AtomicBool>,
+    /// Where there is no edge that publishes them, services get the keys here.
+    pub minter: Arc<Minter>,
 }
 
 impl Admin {
@@ -30,7 +35,8 @@ impl Admin {
             "/metrics" => self.metrics(),
             "/healthz" => text(StatusCode::OK, "alive\n"),
             "/readyz" => self.ready(),
-            _ => text(StatusCode::NOT_FOUND, "try /metrics, /healthz or /readyz\n"),
+            JWKS_PATH => published_keys(&self.minter, request.method()),
+            _ => text(StatusCode::NOT_FOUND, "try /metrics, /healthz, /readyz or /.well-known/countersign/jwks.json\n"),
         }
     }
 
@@ -83,6 +89,10 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicBool, Ordering};
 
+    fn minter() -> Arc<Minter> {
+        Arc::new(Minter::new("spiffe://acme.example/edge", 1).unwrap())
+    }
+
     fn check(admin: &Admin, path: &str, expected: u16) {
         let request = Box::new(http::Request::get(path).body(Body::empty()).unwrap());
         assert_eq!(admin.answer(&request).status().as_u16(), expected, "{path}");
@@ -91,7 +101,12 @@ mod tests {
     #[test]
     fn ready_only_between_the_first_snapshot_and_the_drain() {
         let draining = Arc::new(AtomicBool::new(false));
-        let admin = Admin { registry: Arc::default(), current: Current::new(), draining: Arc::clone(&draining) };
+        let admin = Admin {
+            registry: Arc::default(),
+            current: Current::new(),
+            draining: Arc::clone(&draining),
+            minter: minter(),
+        };
         check(&admin, "/healthz", 200);
         check(&admin, "/readyz", 503);
         let (trust_domain, issuers, services) = ("acme.example".into(), vec![], vec![]);
@@ -103,9 +118,11 @@ mod tests {
     }
 
     #[test]
-    fn only_three_paths_are_answered_and_only_to_readers() {
-        let admin = Admin { registry: Arc::default(), current: Current::new(), draining: Arc::default() };
+    fn only_four_paths_are_answered_and_only_to_readers() {
+        let admin =
+            Admin { registry: Arc::default(), current: Current::new(), draining: Arc::default(), minter: minter() };
         check(&admin, "/metrics", 200);
+        check(&admin, JWKS_PATH, 200);
         check(&admin, "/orders/42", 404);
         let post = Box::new(http::Request::post("/metrics").body(Body::empty()).unwrap());
         assert_eq!(admin.answer(&post).status().as_u16(), 405);

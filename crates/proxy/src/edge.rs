@@ -22,6 +22,7 @@ use crate::clock::UnixMs;
 use crate::cors;
 use crate::judge::recording::{self, Recording};
 use crate::judge::{self, Asked, Client, Judge, Judged, Place, Shared, Stop};
+use crate::minter::Minter;
 use crate::view::Served;
 
 /// Where the public keys of this edge's Txn-Tokens are served, on every host.
@@ -163,8 +164,7 @@ impl Edge {
     fn published(&self, request: &Request) -> Option<Response> {
         let path = request.uri().path();
         if path == JWKS_PATH {
-            let document = self.judge.shared.minter.document();
-            return Some(public_document(request.method(), "application/jwk-set+json", document));
+            return Some(published_keys(&self.judge.shared.minter, request.method()));
         }
         if !path.starts_with(RESOURCE_METADATA) {
             return None;
@@ -215,6 +215,11 @@ impl net::Service for Edge {
         self.judge.shared.metrics.panics.inc();
         tracing::error!(remote = %connection.remote, "a panic was caught while answering; its connection was closed");
     }
+}
+
+/// The public keys, as JWK Set.
+pub(crate) fn published_keys(minter: &Minter, method: &Method) -> Response {
+    public_document(method, "application/jwk-set+json", minter.document())
 }
 
 /// The request as the upstream gets it: the bytes that were decided on, our fields, no token of the issuer's.

@@ -1,4 +1,4 @@
-//! The data plane: the edge, its token cache, its minter, its audit sink, its metrics and its admin endpoint.
+//! The data plane: the edge, the authz role, its token cache, its minter, its audit sink, its metrics and its admin endpoint.
 //!
 //! It never fetches keys, reads configuration files or decides by itself: control publishes snapshots, `trust` judges,
 //! `net` moves the bytes.
@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod answer;
 pub mod audit;
+pub mod authz;
 pub mod clock;
 mod cors;
 pub mod edge;

@@ -155,6 +155,11 @@ impl Metrics {
         self.refusals.get_or_create(&ByKind { kind }).inc();
     }
 
+    /// Somebody who is no proxy of ours asked for a verdict.
+    pub fn authz_caller_refused(&self) {
+        self.refusals.get_or_create(&ByKind { kind: "authz_caller" }).inc();
+    }
+
     /// Counts a request in flight until the value is dropped.
     pub fn enter(&self) -> InFlight {
         self.in_flight.inc();

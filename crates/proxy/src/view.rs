@@ -153,7 +153,14 @@ impl Routes {
 }
 
 fn serve(service: &Arc<Service>, metrics: &Metrics) -> Served {
-    let upstream = &service.upstream;
+    let target = match &service.upstream {
+        Some(upstream) => target(service, upstream),
+        None => Err("this service has no `upstream`: only proxies that ask protect it".to_owned()),
+    };
+    Served { service: Arc::clone(service), target, stats: metrics.service(&service.name) }
+}
+
+fn target(service: &Service, upstream: &feed::Upstream) -> Result<Arc<Target>, String> {
     let target = Target::new(TargetSettings {
         addresses: upstream.addresses.iter().map(|a| (a.host.clone(), a.port)).collect(),
         http2: upstream.protocol == feed::Protocol::Http2,
@@ -166,7 +173,7 @@ fn serve(service: &Arc<Service>, metrics: &Metrics) -> Served {
     if let Err(why) = &target {
         tracing::error!(service = %service.name, why, "nothing can be forwarded to this service");
     }
-    Served { service: Arc::clone(service), target: target.map(Arc::new), stats: metrics.service(&service.name) }
+    target.map(Arc::new)
 }
 
 /// The current view, shared by all workers, derived anew when the epoch grows.

@@ -13,6 +13,11 @@ pub enum Reason {
     BodyTooLarge,
     RequestTimeout,
     ClientGone,
+    // The question of a proxy that asks before it forwards.
+    ProxyRefused,
+    ProxyFieldMissing,
+    ProxyFieldMultiple,
+    ProxyFieldMalformed,
     // The token.
     TokenMissing,
     TokenMultiple,
@@ -89,7 +94,7 @@ const fn plain(status: u16, title: &'static str, detail: &'static str) -> Public
 
 impl Reason {
     /// Every reason, for metrics label sets and for the documentation.
-    pub const ALL: [Reason; 45] = {
+    pub const ALL: [Reason; 49] = {
         use Reason::*;
         [
             RequestMalformed,
@@ -100,6 +105,10 @@ impl Reason {
             BodyTooLarge,
             RequestTimeout,
             ClientGone,
+            ProxyRefused,
+            ProxyFieldMissing,
+            ProxyFieldMultiple,
+            ProxyFieldMalformed,
             TokenMissing,
             TokenMultiple,
             TokenTooLarge,
@@ -151,6 +160,10 @@ impl Reason {
             Reason::BodyTooLarge => "body_too_large",
             Reason::RequestTimeout => "request_timeout",
             Reason::ClientGone => "client_gone",
+            Reason::ProxyRefused => "proxy_refused",
+            Reason::ProxyFieldMissing => "proxy_field_missing",
+            Reason::ProxyFieldMultiple => "proxy_field_multiple",
+            Reason::ProxyFieldMalformed => "proxy_field_malformed",
             Reason::TokenMissing => "token_missing",
             Reason::TokenMultiple => "token_multiple",
             Reason::TokenTooLarge => "token_too_large",
@@ -220,6 +233,13 @@ impl Reason {
                 plain(408, "Request too slow", "The request did not arrive in time. Send it again.")
             }
             Reason::ClientGone => plain(499, "Client gone", "The client closed the connection before the answer."),
+            Reason::ProxyRefused => plain(403, "Not a known proxy", "Only the proxies of this platform may ask here."),
+            Reason::ProxyFieldMissing | Reason::ProxyFieldMultiple | Reason::ProxyFieldMalformed => plain(
+                500,
+                "Proxy misconfigured",
+                "The proxy in front of this service does not say all that is needed to decide. Give the decision id to \
+                 whoever runs it.",
+            ),
             Reason::TokenMissing => Public {
                 status: 401,
                 title: "Sign-in needed",

@@ -9,7 +9,7 @@ mod lists;
 #[cfg(test)]
 mod tests;
 
-pub use host::request_host;
+pub use host::{named_host, request_host};
 
 /// Why a request's fields are refused with 400.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +49,12 @@ pub fn is_identity(name: &HeaderName) -> bool {
         length += 1;
     }
     folded.get(..length).is_some_and(names_identity)
+}
+
+/// Is this a field that nobody but Countersign sets (WIRE §1 to §3)? A subset of [`is_identity`].
+pub fn is_ours(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    matches!(name, "txn-token" | "workload-identity-token" | "workload-proof-token") || name.starts_with("countersign-")
 }
 
 /// `name` in lower case, with `-` for every mark.

@@ -53,9 +53,16 @@ fn write_summary(path: &str, loaded: &Loaded, out: &mut dyn Write) -> std::io::R
 
 fn process_table(loaded: &Loaded) -> Table {
     let mut table = Table::default();
-    let tls = if loaded.edge.server.tls.is_some() { "TLS" } else { "plain HTTP" };
-    let listen: Vec<String> = loaded.edge.server.listen.iter().map(ToString::to_string).collect();
-    table.row(vec![Cell::new("edge", Tone::Dim), listen.join(", ").into(), tls.into()]);
+    let doors = [
+        ("edge", loaded.edge.as_ref().map(|edge| &edge.server)),
+        ("authz", loaded.authz.as_ref().map(|authz| &authz.server)),
+    ];
+    for (name, server) in doors {
+        let Some(server) = server else { continue };
+        let tls = if server.tls.is_some() { "TLS" } else { "plain HTTP" };
+        let listen: Vec<String> = server.listen.iter().map(ToString::to_string).collect();
+        table.row(vec![Cell::new(name, Tone::Dim), listen.join(", ").into(), tls.into()]);
+    }
     table.row(vec![
         Cell::new("admin", Tone::Dim),
         loaded.admin.listen.to_string().into(),
@@ -107,12 +114,13 @@ fn services_table(loaded: &Loaded) -> Table {
 }
 
 fn upstream(service: &feed::Service) -> Vec<String> {
-    let scheme = if service.upstream.tls.is_some() { "https" } else { "http" };
+    let Some(upstream) = &service.upstream else { return Vec::new() };
+    let scheme = if upstream.tls.is_some() { "https" } else { "http" };
     let one = |a: &feed::Address| match a.host.contains(':') {
         true => format!("{scheme}://[{}]:{}", a.host, a.port),
         false => format!("{scheme}://{}:{}", a.host, a.port),
     };
-    service.upstream.addresses.iter().map(one).collect()
+    upstream.addresses.iter().map(one).collect()
 }
 
 fn summary(loaded: &Loaded) -> Value {
@@ -133,8 +141,9 @@ fn summary(loaded: &Loaded) -> Value {
     });
     json!({
         "trust_domain": loaded.desired.trust_domain,
-        "listen": loaded.edge.server.listen,
-        "tls": loaded.edge.server.tls.is_some(),
+        "listen": loaded.edge.as_ref().map(|edge| &edge.server.listen),
+        "tls": loaded.edge.as_ref().is_some_and(|edge| edge.server.tls.is_some()),
+        "authz": loaded.authz.as_ref().map(|authz| json!({ "listen": authz.server.listen, "tls": authz.server.tls.is_some() })),
         "admin": loaded.admin.listen,
         "audit": loaded.audit.file,
         "issuers": issuers.collect::<Vec<_>>(),

@@ -61,7 +61,7 @@ impl Loader<'_> {
         let file = PlatformFile::decode(&node, &mut Decoder { source: &source, problems: &mut self.problems })?;
         let trust_domain = self.trust_domain(&file, &source);
         let mut context = self.context(&source, base);
-        let process = settings::process(&file, &mut context);
+        let process = settings::process(&file, node.at, &mut context);
         let issuers = issuer::profiles(&file, &mut context);
         if issuers.is_empty() && file.issuers.as_ref().is_none_or(|named| named.0.is_empty()) {
             let what = "no `issuers`: no token will be accepted, so only rules for `anyone` can match";
@@ -70,8 +70,12 @@ impl Loader<'_> {
         }
         let paths = self.service_paths(&file, &source, base);
         let all_good = file.issuers.as_ref().is_none_or(|named| named.0.len() == issuers.len());
-        let platform =
-            Platform { trust_domain: &trust_domain, issuers: all_good.then_some(issuers.as_slice()), failing };
+        let platform = Platform {
+            trust_domain: &trust_domain,
+            issuers: all_good.then_some(issuers.as_slice()),
+            failing,
+            authz: file.authz.is_some(),
+        };
         let built = self.services(&paths, base, &platform);
         self.loaded(process, trust_domain, issuers, built)
     }
@@ -94,6 +98,7 @@ impl Loader<'_> {
         Some(Loaded {
             desired: feed::Desired { trust_domain, issuers, services },
             edge: process.edge?,
+            authz: process.authz?,
             admin: process.admin,
             audit: process.audit,
             log: process.log,

@@ -1,5 +1,6 @@
 //! The two kinds of configuration file, from disk to what runs: read, parse, decode, build, check. Every problem of every
 //! file is found in one run, each at its place. Nothing here starts, listens or changes anything.
+pub mod authz;
 pub mod browsers;
 pub mod decode;
 pub mod files;
@@ -35,7 +36,10 @@ use wire::network::Network;
 /// Everything the files say, checked and ready to run.
 pub struct Loaded {
     pub desired: feed::Desired,
-    pub edge: EdgeSettings,
+    /// Absent where only proxies ask.
+    pub edge: Option<EdgeSettings>,
+    /// Where proxies ask; absent where nobody does.
+    pub authz: Option<AuthzSettings>,
     pub admin: AdminSettings,
     pub audit: AuditSettings,
     pub log: LogSettings,
@@ -57,6 +61,14 @@ pub struct EdgeSettings {
     /// Networks that owe a PROXY protocol header; `server` holds what is made of them.
     pub proxy_protocol: Vec<Network>,
     pub trusted_proxies: Option<TrustedProxies>,
+}
+
+/// The authz role: its listeners, how it is asked, and how long it drains.
+#[derive(Debug, Clone)]
+pub struct AuthzSettings {
+    pub server: ServerSettings,
+    pub asked: proxy::authz::Settings,
+    pub drain: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

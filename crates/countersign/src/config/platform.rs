@@ -24,8 +24,10 @@ section! {
         trust_domain: Needed<At<String>>,
         /// OpenID providers whose access tokens are accepted, each under a name of your choice (at most 64). The name becomes part of every subject (`name|id`): do not change it later.
         issuers: Option<Named<IssuerSection>>,
-        /// Where requests arrive.
-        edge: Needed<EdgeSection>,
+        /// Where requests arrive. Required unless there is `authz`.
+        edge: Option<EdgeSection>,
+        /// Where proxies that stand in front of the services ask for verdicts.
+        authz: Option<At<AuthzSection>>,
         /// Metrics and health checks.
         admin: Option<AdminSection>,
         /// The audit record: one line per decision.
@@ -238,6 +240,96 @@ section! {
         from: Needed<OneOrMany<At<String>>>,
         /// The header they write: `x-forwarded-for` (then `X-Forwarded-Proto` tells the scheme, and the first proxy must overwrite it) or `forwarded` (RFC 7239). Only this one is read. Default `x-forwarded-for`.
         header: Option<At<ForwardedWord>>,
+    }
+}
+
+section! {
+    /// Where nginx, Envoy, Traefik or Caddy ask before they forward a request, and get the verdict and the Txn-Token. See docs/authz.md for what each proxy has to be told. All but the certificate needs a restart to change.
+    AuthzSection as "`authz`" hints [
+        ("port", "did you mean `listen`? Write address and port: `listen: 127.0.0.1:9002`"),
+        ("address", "did you mean `listen`?"),
+        ("proxy", "did you mean `from`?"),
+        ("trusted_proxies", "did you mean `callers`?"),
+        ("allow", "did you mean `callers`?"),
+        ("headers", "did you mean `from`? It takes a mapping of header names"),
+        ("certificate", "it belongs under `tls:`"),
+        ("key", "it belongs under `tls:`"),
+    ] {
+        /// One address or a list, `ip:port`, e.g. `127.0.0.1:9002`.
+        listen: Needed<OneOrMany<At<String>>>,
+        /// Who asks, and so how: `nginx`, `traefik`, `caddy`, `envoy` (gRPC), `envoy-http`, or the header fields in which your proxy says what it has.
+        from: Needed<At<AuthzFromValue>>,
+        /// Addresses and networks of the proxies that may ask. Default: this machine (`127.0.0.0/8` and `::1`).
+        callers: Option<OneOrMany<At<String>>>,
+        /// Certificate and key. Absent: plain HTTP, for proxies on this machine.
+        tls: Option<TlsSection>,
+        /// Limits of one connection and of the process.
+        limits: Option<EdgeLimits>,
+        /// How long a proxy may take.
+        timeouts: Option<EdgeTimeouts>,
+        /// Worker threads. Default: one per core; 1 to 1024.
+        workers: Option<At<u64>>,
+    }
+}
+
+words! {
+    /// Proxies whose way of asking is known.
+    AuthzFromWord {
+        Nginx = "nginx",
+        Traefik = "traefik",
+        Caddy = "caddy",
+        Envoy = "envoy",
+        EnvoyHttp = "envoy-http",
+    }
+}
+
+/// The two ways to write `from`.
+#[derive(Debug, Clone, schemars::JsonSchema)]
+#[schemars(untagged)]
+pub enum AuthzFromValue {
+    /// A proxy that is known.
+    Known(AuthzFromWord),
+    /// Any other.
+    Fields(Box<AuthzFieldsSection>),
+}
+
+impl Decode for AuthzFromValue {
+    fn decode(node: &Node, to: &mut Decoder<'_>) -> Option<Self> {
+        match node.value {
+            Value::Map(_) => AuthzFieldsSection::decode(node, to).map(|s| AuthzFromValue::Fields(Box::new(s))),
+            _ => AuthzFromWord::decode(node, to).map(AuthzFromValue::Known),
+        }
+    }
+}
+
+section! {
+    /// Header fields that the proxy itself sets, each exactly once, whatever its client sent. A field that is missing, doubled or a list is refused, never guessed.
+    AuthzFieldsSection as "`from`" hints [
+        ("path", "did you mean `uri`? It holds path and query"),
+        ("url", "did you mean `uri`? It holds path and query"),
+        ("ip", "did you mean `address`?"),
+        ("proto", "did you mean `scheme`?"),
+    ] {
+        /// The request's method, e.g. `X-Original-Method`.
+        method: Needed<At<String>>,
+        /// Path and query, byte for byte as they will be sent on, e.g. `X-Original-URI`.
+        uri: Needed<At<String>>,
+        /// The request's host, e.g. `X-Original-Host`.
+        host: Needed<At<String>>,
+        /// `http` or `https`, as the client speaks to the proxy, e.g. `X-Original-Scheme`.
+        scheme: Needed<At<String>>,
+        /// The client's address, without port, e.g. `X-Original-Address`.
+        address: Needed<At<String>>,
+        /// Which statuses a refusal has: `full` (all of them, for proxies that pass the answer on) or `auth-request` (401 and 403 only; the one meant is in `Countersign-Status`). Default `full`.
+        statuses: Option<At<AuthzStatusesWord>>,
+    }
+}
+
+words! {
+    /// Statuses of refusals.
+    AuthzStatusesWord {
+        Full = "full",
+        AuthRequest = "auth-request",
     }
 }
 

@@ -38,6 +38,8 @@ pub struct Platform<'a> {
     /// `None` after a problem with any of them.
     pub issuers: Option<&'a [Arc<Profile>]>,
     pub failing: FailingTests,
+    /// Proxies ask here, so a service need not say where it runs.
+    pub authz: bool,
 }
 
 pub fn build(node: &Node, platform: &Platform<'_>, context: &mut Context<'_, '_>) -> Option<Building> {
@@ -53,7 +55,15 @@ pub fn build(node: &Node, platform: &Platform<'_>, context: &mut Context<'_, '_>
         let warning = context.to.source.problem(at, what, "add `expose: { host: …, path: … }`").warning();
         context.to.problems.push(warning);
     }
-    let upstream = file.upstream.0.as_ref().and_then(|named| upstream::upstream(named, context));
+    if file.upstream.is_none() && !platform.authz {
+        let fix = "add `upstream: http://host:port`; only behind a proxy that asks (`authz`) it may be left out";
+        context.to.report(node.at, "no `upstream`: the edge would not know where to forward to", fix);
+    }
+    // `None` where it had a problem, which was reported.
+    let upstream = match &file.upstream {
+        Some(named) => upstream::upstream(named, context).map(Some),
+        None => Some(None),
+    };
     let limits = file.limits.clone().unwrap_or_default();
     let body_bytes_max = size(limits.body.as_ref(), 16 * MIB, 0..=TIB, &mut context.to);
     let ms = Duration::from_millis(10);

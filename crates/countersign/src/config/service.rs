@@ -18,8 +18,8 @@ section! {
     ] {
         /// Name of the service, unique: 1 to 63 of `a-z 0-9 -`, e.g. `orders`. It is the first half of every Txn-Token scope (`orders.read`).
         service: Needed<At<String>>,
-        /// Where it runs: an http or https URL, a list of them, or a mapping with more settings.
-        upstream: Needed<At<UpstreamValue>>,
+        /// Where it runs: an http or https URL, a list of them, or a mapping with more settings. Required where the edge forwards to it; services behind a proxy that asks (`authz`) need none.
+        upstream: Option<At<UpstreamValue>>,
         /// Its own identity: path under the trust domain, e.g. `/shop/orders`.
         workload: Option<At<String>>,
         /// Where it is reachable on the edge: one place or a list. Absent: not reachable from outside.

@@ -1,14 +1,16 @@
 //! From the decoded platform file to what the process needs: listeners, limits, audit, log. Issuers are in `issuer`.
-use super::decode::{At, Decoder};
+use super::authz::authz;
+use super::decode::{At, Decoder, OneOrMany};
 use super::files::{Files, ReadError};
 use super::numbers::{HOUR, KIB, MIB, MINUTE, SECOND, TIB, count, interval, size};
 use super::platform::{
-    AuditSection, ClientCertificatesWord, EdgeSection, LogSection, OnFailureWord, PlatformFile, TlsSection,
+    AuditSection, ClientCertificatesWord, EdgeLimits, EdgeSection, EdgeTimeouts, LogSection, OnFailureWord,
+    PlatformFile, TlsSection,
 };
 use super::problem::Span;
 use super::proxies;
 use super::units;
-use super::{AdminSettings, AuditSettings, EdgeSettings, Fsync, LogLevel, LogSettings, OnFailure};
+use super::{AdminSettings, AuditSettings, AuthzSettings, EdgeSettings, Fsync, LogLevel, LogSettings, OnFailure};
 use net::settings::{CertificateDemand, Limits, ServerSettings, Timeouts, TlsIdentity};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -61,22 +63,37 @@ impl Context<'_, '_> {
     }
 }
 
-/// The settings of one process. `None` parts had a problem that was reported.
+/// The settings of one process. `None` had a problem that was reported; `Some(None)` was not asked for.
 pub struct Process {
-    pub edge: Option<EdgeSettings>,
+    pub edge: Option<Option<EdgeSettings>>,
+    pub authz: Option<Option<AuthzSettings>>,
     pub admin: AdminSettings,
     pub audit: AuditSettings,
     pub log: LogSettings,
     pub state: PathBuf,
 }
 
-pub fn process(file: &PlatformFile, context: &mut Context<'_, '_>) -> Process {
+/// `at` is where the file begins.
+pub fn process(file: &PlatformFile, at: Span, context: &mut Context<'_, '_>) -> Process {
     check_version(file, &mut context.to);
     let state = context.path(file.state.as_ref().map_or(DEFAULT_STATE, |state| &state.value));
-    let edge = file.edge.0.as_ref().and_then(|section| edge(section, context));
-    let admin = admin(file, edge.as_ref(), context);
+    if file.edge.is_none() && file.authz.is_none() {
+        let fix = "add `edge: { listen: … }` to forward requests, or `authz: { listen: …, from: nginx }` for a proxy that asks";
+        context.to.report(at, "neither `edge` nor `authz`: nothing would listen", fix);
+    }
+    let edge = built(file.edge.as_ref(), |section| edge(section, context));
+    let authz = built(file.authz.as_ref(), |section| authz(section, context));
+    let edges = edge.iter().flatten().flat_map(|edge| edge.server.listen.as_slice()).copied().collect::<Vec<_>>();
+    let asked = authz.iter().flatten().flat_map(|authz| authz.server.listen.as_slice()).copied().collect::<Vec<_>>();
+    if let (Some(section), Some(both)) =
+        (&file.authz, edges.iter().find(|address| address.port() != 0 && asked.contains(address)))
+    {
+        let fix = "give it a port of its own; clients must not reach it";
+        context.to.report(section.at, format!("`{both}` is the edge's address too"), fix);
+    }
+    let admin = admin(file, &[("edge", &edges), ("authz role", &asked)], context);
     let audit = audit(file.audit.as_ref(), &state, context);
-    Process { edge, admin, audit, log: log(file.log.as_ref()), state }
+    Process { edge, authz, admin, audit, log: log(file.log.as_ref()), state }
 }
 
 fn check_version(file: &PlatformFile, to: &mut Decoder<'_>) {
@@ -87,32 +104,59 @@ fn check_version(file: &PlatformFile, to: &mut Decoder<'_>) {
     }
 }
 
+/// A part that is there is built; one that is not is no problem.
+fn built<S, T>(section: Option<S>, build: impl FnOnce(S) -> Option<T>) -> Option<Option<T>> {
+    match section {
+        Some(section) => build(section).map(Some),
+        None => Some(None),
+    }
+}
+
 fn edge(section: &EdgeSection, context: &mut Context<'_, '_>) -> Option<EdgeSettings> {
-    let limits = limits(section, &mut context.to);
-    let timeouts = timeouts(section, &mut context.to);
-    let drain = section.timeouts.as_ref().and_then(|t| t.drain.as_ref());
-    let drain = interval(drain, 30 * SECOND, Duration::ZERO..=HOUR, &mut context.to);
-    let cores = std::thread::available_parallelism().map_or(1, usize::from) as u64;
-    let workers = count(section.workers.as_ref(), cores, 1..=1024, &mut context.to);
-    let tls = section.tls.as_ref().map(|tls| identity(tls, context));
+    let drain = drain(section.timeouts.as_ref(), &mut context.to);
+    let listening = Listening {
+        listen: section.listen.0.as_ref(),
+        tls: section.tls.as_ref(),
+        limits: section.limits.as_ref(),
+        timeouts: section.timeouts.as_ref(),
+        workers: section.workers.as_ref(),
+    };
     let proxy_protocol = section.proxy_protocol.as_ref().map(|list| proxies::networks(list, &mut context.to));
     let trusted_proxies = section.trusted_proxies.as_ref().map(|section| proxies::trusted(section, &mut context.to));
-    let listen = listen(section, &mut context.to)?;
-    let tls = match tls {
-        None => None,
-        Some(identity) => Some(identity?),
-    };
+    let server = server(&listening, context)?;
     // What was asked for and could not be read was reported: without it, this edge is not what was asked for.
     let proxy_protocol = proxy_protocol.map_or(Some(Vec::new()), |networks| networks)?;
     let trusted_proxies = trusted_proxies.map_or(Some(None), |proxies| proxies.map(Some))?;
     let preamble = (!proxy_protocol.is_empty()).then(|| proxies::preamble(proxy_protocol.clone()));
-    let workers = usize::try_from(workers).unwrap_or(1);
-    let server = ServerSettings { listen, tls, preamble, limits, timeouts, workers };
-    Some(EdgeSettings { server, drain, proxy_protocol, trusted_proxies })
+    Some(EdgeSettings { server: ServerSettings { preamble, ..server }, drain, proxy_protocol, trusted_proxies })
 }
 
-fn listen(section: &EdgeSection, to: &mut Decoder<'_>) -> Option<Vec<SocketAddr>> {
-    let texts = section.listen.0.as_ref()?;
+/// What the sections of all listeners have in common.
+pub(super) struct Listening<'a> {
+    pub(super) listen: Option<&'a OneOrMany<At<String>>>,
+    pub(super) tls: Option<&'a TlsSection>,
+    pub(super) limits: Option<&'a EdgeLimits>,
+    pub(super) timeouts: Option<&'a EdgeTimeouts>,
+    pub(super) workers: Option<&'a At<u64>>,
+}
+
+pub(super) fn server(section: &Listening<'_>, context: &mut Context<'_, '_>) -> Option<ServerSettings> {
+    let limits = limits(section.limits, &mut context.to);
+    let timeouts = timeouts(section.timeouts, &mut context.to);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+    let workers = count(section.workers, cores, 1..=1024, &mut context.to);
+    let tls = built(section.tls, |tls| identity(tls, context));
+    let listen = listen(section.listen?, &mut context.to);
+    let workers = usize::try_from(workers).unwrap_or(1);
+    Some(ServerSettings { listen: listen?, tls: tls?, preamble: None, limits, timeouts, workers })
+}
+
+pub(super) fn drain(section: Option<&EdgeTimeouts>, to: &mut Decoder<'_>) -> Duration {
+    let drain = section.and_then(|timeouts| timeouts.drain.as_ref());
+    interval(drain, 30 * SECOND, Duration::ZERO..=HOUR, to)
+}
+
+fn listen(texts: &OneOrMany<At<String>>, to: &mut Decoder<'_>) -> Option<Vec<SocketAddr>> {
     let mut addresses: Vec<SocketAddr> = Vec::new();
     for At { value, at } in &texts.0 {
         match address(value, *at, to) {
@@ -145,9 +189,9 @@ fn address(text: &str, at: Span, to: &mut Decoder<'_>) -> Option<SocketAddr> {
     None
 }
 
-fn limits(section: &EdgeSection, to: &mut Decoder<'_>) -> Limits {
+fn limits(section: Option<&EdgeLimits>, to: &mut Decoder<'_>) -> Limits {
     let default = Limits::default();
-    let Some(section) = &section.limits else { return default };
+    let Some(section) = section else { return default };
     let narrow = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
     Limits {
         header_bytes_max: narrow(size(section.header.as_ref(), default.header_bytes_max as u64, KIB..=MIB, to)),
@@ -163,9 +207,9 @@ fn limits(section: &EdgeSection, to: &mut Decoder<'_>) -> Limits {
     }
 }
 
-fn timeouts(section: &EdgeSection, to: &mut Decoder<'_>) -> Timeouts {
+fn timeouts(section: Option<&EdgeTimeouts>, to: &mut Decoder<'_>) -> Timeouts {
     let default = Timeouts::default();
-    let Some(section) = &section.timeouts else { return default };
+    let Some(section) = section else { return default };
     Timeouts {
         handshake: interval(section.handshake.as_ref(), default.handshake, SECOND..=2 * MINUTE, to),
         header: interval(section.header.as_ref(), default.header, SECOND..=2 * MINUTE, to),
@@ -239,16 +283,16 @@ fn holds_pem(pem: &[u8], label: &str) -> bool {
     text.lines().any(|line| line.starts_with("-----BEGIN ") && line.trim_end().ends_with(&format!("{label}-----")))
 }
 
-fn admin(file: &PlatformFile, edge: Option<&EdgeSettings>, context: &mut Context<'_, '_>) -> AdminSettings {
+fn admin(file: &PlatformFile, taken: &[(&str, &[SocketAddr])], context: &mut Context<'_, '_>) -> AdminSettings {
     let fallback = SocketAddr::from(([127, 0, 0, 1], 9901));
     debug_assert_eq!(DEFAULT_ADMIN.parse(), Ok(fallback));
     let Some(named) = file.admin.as_ref().and_then(|admin| admin.listen.as_ref()) else {
         return AdminSettings { listen: fallback };
     };
     let listen = address(&named.value, named.at, &mut context.to).unwrap_or(fallback);
-    if listen.port() != 0 && edge.is_some_and(|edge| edge.server.listen.contains(&listen)) {
+    if let Some((whose, _)) = taken.iter().find(|(_, taken)| listen.port() != 0 && taken.contains(&listen)) {
         let fix = "give it a port of its own; it serves metrics without asking who reads them";
-        context.to.report(named.at, format!("`{listen}` is the edge's address too"), fix);
+        context.to.report(named.at, format!("`{listen}` is the {whose}'s address too"), fix);
     }
     AdminSettings { listen }
 }

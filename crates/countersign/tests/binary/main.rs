@@ -8,6 +8,9 @@
 )]
 
 mod audit;
+mod authz;
+mod authz_nginx;
+mod authz_questions;
 mod browsers;
 mod check;
 mod dev;

@@ -69,6 +69,8 @@ fn decoder_and_schema_know_the_same_keys() {
             ("TlsSection", TlsSection::KEYS),
             ("EdgeLimits", EdgeLimits::KEYS),
             ("EdgeTimeouts", EdgeTimeouts::KEYS),
+            ("AuthzSection", AuthzSection::KEYS),
+            ("AuthzFieldsSection", AuthzFieldsSection::KEYS),
             ("AdminSection", AdminSection::KEYS),
             ("AuditSection", AuditSection::KEYS),
             ("RotateSection", RotateSection::KEYS),

@@ -14,6 +14,7 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 /// One process and its folder. Dropping it kills the process and removes the folder.
 pub(crate) struct Serving {
     pub(crate) process: Process,
+    /// Its first door: the edge, or where proxies ask if there is no edge.
     pub(crate) edge: SocketAddr,
     pub(crate) admin: SocketAddr,
     pub(crate) folder: tempfile::TempDir,
@@ -43,15 +44,7 @@ impl Setup {
     pub(crate) fn start(&self) -> Serving {
         let folder = tempfile::tempdir().expect("a folder");
         self.write(folder.path());
-        let config = folder.path().join("countersign.yaml");
-        let process =
-            Process::start(env!("CARGO_BIN_EXE_countersign"), &["run".into(), "-c".into(), config.into_os_string()]);
-        let facts = folder.path().join("state/process.json");
-        let found = testkit::wait_value("the process writes its facts", LIMIT, || {
-            serde_json::from_slice::<Value>(&std::fs::read(&facts).ok()?).ok()
-        });
-        let address = |value: &Value| value.as_str().and_then(|text| text.parse().ok()).expect("an address");
-        Serving { edge: address(&found["edge"][0]), admin: address(&found["admin"]), process, folder }
+        Serving::of(folder)
     }
 
     /// Writes the files; again for a reload.
@@ -97,6 +90,20 @@ pub(crate) fn orders(upstream: &str) -> String {
 }
 
 impl Serving {
+    /// With the files that stand in this folder.
+    pub(crate) fn of(folder: tempfile::TempDir) -> Serving {
+        let config = folder.path().join("countersign.yaml");
+        let process =
+            Process::start(env!("CARGO_BIN_EXE_countersign"), &["run".into(), "-c".into(), config.into_os_string()]);
+        let facts = folder.path().join("state/process.json");
+        let found = testkit::wait_value("the process writes its facts", LIMIT, || {
+            serde_json::from_slice::<Value>(&std::fs::read(&facts).ok()?).ok()
+        });
+        let address = |value: &Value| value.as_str().and_then(|text| text.parse().ok()).expect("an address");
+        let door = if found["edge"][0].is_null() { &found["authz"][0] } else { &found["edge"][0] };
+        Serving { edge: address(door), admin: address(&found["admin"]), process, folder }
+    }
+
     pub(crate) fn get(&self, target: &str, token: Option<&str>) -> Response {
         self.get_with(target, token, &[])
     }

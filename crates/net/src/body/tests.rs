@@ -138,3 +138,17 @@ fn a_meter_sees_every_byte_and_can_end_the_body() {
     let end = BodyEnd { bytes: 5, end: End::Failed(BodyError::TooLarge) };
     check(body, 99, Err(BodyError::TooLarge), end);
 }
+
+#[test]
+fn a_whole_body_with_trailers_ends_after_them() {
+    use http_body::Body as _;
+    let trailers =
+        HeaderMap::from_iter([(http::HeaderName::from_static("grpc-status"), http::HeaderValue::from_static("0"))]);
+    let (mut body, ends) = watched(Body::full_with_trailers("abc", trailers.clone()));
+    assert!(body.len_hint().is_none() && !body.is_end_stream());
+    let mut next = || block_on(std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)));
+    assert_eq!(next().unwrap().unwrap().into_data().unwrap(), "abc");
+    assert_eq!(next().unwrap().unwrap().into_trailers().unwrap(), trailers);
+    assert!(next().is_none());
+    assert_eq!(*ends.lock().unwrap(), [BodyEnd { bytes: 3, end: End::Complete }]);
+}

@@ -144,10 +144,13 @@ pub struct RequestFacts {
     pub host: String,
     /// Normalised path: the bytes decided on and forwarded; the raw path when it was refused.
     pub path: String,
-    /// Who calls, as the rules see it: `edge`; `client` when no decision was reached.
+    /// Who calls, as the rules see it: `edge`, also through a proxy that asked (`authz`); `client` when no decision was reached.
     pub peer: Cow<'static, str>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub client_ip: Option<IpAddr>,
+    /// The proxy that asked, and was told `status`; what it then did is not known here. Absent at the edge.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub proxy: Option<IpAddr>,
     pub protocol: Cow<'static, str>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub tls: Option<Cow<'static, str>>,

@@ -22,7 +22,7 @@ const CALL_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 const DEADLINE_GRACE: Duration = Duration::from_millis(250);
 
 pub(super) fn prepare(request: &mut Request, kind: Kind, served: &Served) -> Result<(), Stop> {
-    if served.service.upstream.protocol != feed::Protocol::Http2 {
+    if served.service.upstream.as_ref().is_some_and(|upstream| upstream.protocol != feed::Protocol::Http2) {
         return Err(Stop::new(
             Reason::UpstreamProtocol,
             "gRPC needs an upstream that speaks HTTP/2: set `upstream: { url: …, protocol: http2 }`",

@@ -40,14 +40,14 @@ fn service(strict: bool) -> Service {
     let second = Duration::from_secs(1);
     Service {
         name: "orders".into(),
-        upstream: Upstream {
+        upstream: Some(Upstream {
             addresses: vec![feed::Address { host: "127.0.0.1".into(), port: 1 }],
             protocol: Protocol::Http1,
             tls: None,
             connect_timeout: second,
             first_byte_timeout: second,
             idle_timeout: second,
-        },
+        }),
         expose: vec![Expose { host: "*".into(), path: Pattern::parse("/**").unwrap() }],
         policy: ServicePolicy::compile(&source).unwrap_or_else(|problems| panic!("{problems:?}")),
         tolerance: Tolerance::default(),

@@ -154,7 +154,7 @@ impl Recording {
                 Verdict::StepUp(step_up) => (Decision::StepUp, Some(Arc::clone(&step_up.rule))),
                 Verdict::Denial(denial) => (Decision::Deny, denial.rule.clone()),
             };
-            record.request.peer = "edge".into();
+            record.request.peer = if record.request.proxy.is_none() { "edge" } else { "authz" }.into();
         });
     }
 
@@ -187,9 +187,14 @@ impl Recording {
     }
 
     /// We answer ourselves, with a reason.
-    pub(crate) fn refused(mut self, reason: Reason, detail: String, response: Response) -> Response {
-        self.reason = Some(reason);
+    pub(crate) fn refused(self, reason: Reason, detail: String, response: Response) -> Response {
         let status = response.status().as_u16();
+        self.refused_as(status, reason, detail, response)
+    }
+
+    /// The client gets another status than the one who asks us for him.
+    pub(crate) fn refused_as(mut self, status: u16, reason: Reason, detail: String, response: Response) -> Response {
+        self.reason = Some(reason);
         let us = elapsed_us(self.started);
         self.note(|record| {
             record.status = status;
@@ -290,6 +295,7 @@ pub(crate) fn facts(request: &Request, connection: &Connection) -> RequestFacts 
         path: bounded(request.uri().path()),
         peer: "client".into(),
         client_ip: Some(Client::of(connection).ip),
+        proxy: None,
         protocol: protocol(request.version()).into(),
         tls: connection.tls.as_ref().map(|tls| tls.version.into()),
         connection: connection.id,
@@ -297,7 +303,7 @@ pub(crate) fn facts(request: &Request, connection: &Connection) -> RequestFacts 
 }
 
 /// The methods of RFC 9110 and PATCH cost no allocation.
-fn method(method: &Method) -> Cow<'static, str> {
+pub(crate) fn method(method: &Method) -> Cow<'static, str> {
     match *method {
         Method::GET => "GET".into(),
         Method::POST => "POST".into(),

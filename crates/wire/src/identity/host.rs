@@ -40,6 +40,11 @@ pub fn request_host(uri: &Uri, headers: &HeaderMap) -> Result<String, FieldError
     }
 }
 
+/// A host and perhaps a port, as text: the host as [`request_host`] gives it.
+pub fn named_host(text: &str) -> Result<String, FieldError> {
+    authority(text, None).map(|authority| authority.host)
+}
+
 fn authority(text: &str, scheme: Option<&str>) -> Result<Authority, FieldError> {
     let (host, port) = split_port(text).ok_or_else(|| invalid(text))?;
     let host = if let Some(literal) = host.strip_prefix('[') {

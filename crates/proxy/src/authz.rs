@@ -1,0 +1,210 @@
+//! The authz role: a proxy that already stands in front of the services asks for each request, and gets the edge's verdict
+//! and Txn-Token. Over HTTP for nginx `auth_request`, Traefik, Caddy and Envoy ([`subrequest`]), over gRPC for Envoy ([`envoy`]).
+//!
+//! It forwards nothing and cannot rewrite what the proxy sends, so it judges the very bytes the proxy names and refuses what
+//! it would have had to change. One listener speaks one of the two: a client's own request must never pass for a question.
+
+mod envoy;
+mod subrequest;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use http::HeaderMap;
+use net::{Connection, Refusal, Request, Response};
+use trust::reason::Reason;
+use wire::network::Network;
+use wire::question::{Places, Question};
+
+use crate::answer::{self, Form};
+use crate::audit::record::RequestFacts;
+use crate::clock::UnixMs;
+use crate::judge::recording::{self, Recording};
+use crate::judge::{self, Asked, Client, Judge, Judged, Place, Shared, Stop};
+
+/// A proxy that asks wrongly does so with every request: the log says it this often.
+const SAY_AGAIN_MS: u64 = 10_000;
+
+/// Who may ask, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    pub from: From,
+    /// Addresses of the proxies; everybody else is refused.
+    pub callers: Vec<Network>,
+}
+
+/// How the question comes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum From {
+    Http {
+        places: Places,
+        statuses: Statuses,
+        /// How to mend a proxy that leaves a field out, for the log.
+        mend: &'static str,
+    },
+    /// Envoy's `ext_authz` over gRPC.
+    Grpc,
+}
+
+/// Which statuses the proxy can make use of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Statuses {
+    /// All: the proxy passes our answer on.
+    Full,
+    /// nginx `auth_request` knows 401 and 403, and makes 500 of any other.
+    AuthRequest,
+}
+
+/// One worker of the authz role.
+pub struct Authz {
+    judge: Judge,
+    settings: Arc<Settings>,
+    said: Seldom,
+}
+
+impl Authz {
+    pub fn new(shared: Arc<Shared>, settings: Arc<Settings>) -> Authz {
+        Authz { judge: Judge::new(shared), settings, said: Seldom::default() }
+    }
+
+    async fn answer(&self, request: Request, connection: &Arc<Connection>) -> Response {
+        let now = UnixMs::now();
+        let caller = connection.remote.ip().to_canonical();
+        if !self.settings.callers.iter().any(|network| network.contains(caller)) {
+            return self.refuse_caller(caller, now);
+        }
+        match &self.settings.from {
+            From::Http { places, statuses, mend } => {
+                let way = subrequest::Way { places, statuses: *statuses, mend };
+                self.answer_subrequest(request, &way, connection, now).await
+            }
+            From::Grpc => self.answer_envoy(request, connection, now).await,
+        }
+    }
+
+    /// Not recorded: anybody could fill the disk. Counted, and logged now and then.
+    fn refuse_caller(&self, caller: IpAddr, now: UnixMs) -> Response {
+        self.judge.shared.metrics.authz_caller_refused();
+        if self.said.is_due(now) {
+            tracing::warn!(%caller, "asked for a verdict, but is not among `authz.callers`; add it there if it is a proxy of yours");
+        }
+        answer::refusal(&answer::Refusal {
+            reason: Reason::ProxyRefused,
+            decision_id: "",
+            step_up: None,
+            form: Form::Problem,
+            resource_metadata: None,
+            challenge: &answer::Challenge::default(),
+        })
+    }
+
+    /// The question judged as the edge would judge the request itself. `headers` are the client's, cleaned.
+    async fn verdict(
+        &self,
+        question: &Question,
+        headers: &HeaderMap,
+        recording: &mut Recording,
+        now: UnixMs,
+    ) -> Result<Judged, Stop> {
+        let view = self.judge.begin(&question.method, recording)?;
+        recording.host(&question.host);
+        let place = judge::route(view, &question.host, &question.target, recording)?;
+        refuse_other_bytes(&place, question)?;
+        let client = Client { ip: question.address, https: question.https, certificate: None };
+        let asked = Asked { method: &question.method, host: &question.host, target: &question.target, headers, client };
+        let judged = self.judge.judge(place, asked, recording, now).await?;
+        // It may have been routed anew, to a service that tolerates something else.
+        refuse_other_bytes(&judged.place, question)?;
+        Ok(judged)
+    }
+
+    fn record(&self, facts: RequestFacts, headers: &HeaderMap, id: String, now: UnixMs) -> Recording {
+        Recording::start(&self.judge.shared, facts, headers, id, now)
+    }
+
+    /// A proxy that does not say what it must is its operator's to mend: no client can.
+    fn log_misconfigured(&self, caller: IpAddr, what: &str, mend: &str, now: UnixMs) {
+        if self.said.is_due(now) {
+            tracing::warn!(proxy = %caller, what, mend, "a proxy asks in a way that cannot be judged; its requests are refused");
+        }
+    }
+}
+
+impl net::Service for Authz {
+    fn call(&self, request: Request, connection: &Arc<Connection>) -> impl Future<Output = Response> + Send {
+        self.answer(request, connection)
+    }
+
+    fn refused(&self, refusal: Refusal, connection: &Connection) {
+        self.judge.shared.metrics.refused(refusal);
+        tracing::debug!(?refusal, remote = %connection.remote, "refused before it was judged");
+    }
+
+    fn panicked(&self, connection: &Connection) {
+        self.judge.shared.metrics.panics.inc();
+        tracing::error!(remote = %connection.remote, "a panic was caught while answering; its connection was closed");
+    }
+}
+
+/// The proxy sends the path as it stands, so only a path in normal form is decided on.
+fn refuse_other_bytes(place: &Place, question: &Question) -> Result<(), Stop> {
+    if place.path.as_str() == question.target.path() {
+        return Ok(());
+    }
+    Err(Stop::new(Reason::PathRefused, format!("not in normal form, which is `{}`", place.path)))
+}
+
+/// The form of a refusal to this client. Never a gRPC status: that is a 200, which a proxy that asks takes for a yes.
+fn form(question: &Question, headers: &HeaderMap) -> Form {
+    match Form::of(&question.method, headers) {
+        Form::Page => Form::Page,
+        Form::Problem | Form::Head | Form::Grpc { .. } => Form::Problem,
+    }
+}
+
+/// What is known before the question could be read.
+fn unread(request: &Request, connection: &Connection) -> RequestFacts {
+    let facts = recording::facts(request, connection);
+    RequestFacts { proxy: facts.client_ip, client_ip: None, tls: None, ..facts }
+}
+
+fn read(facts: RequestFacts, question: &Question) -> RequestFacts {
+    RequestFacts {
+        method: recording::method(&question.method),
+        path: crate::audit::record::bounded(question.target.path()),
+        client_ip: Some(question.address),
+        ..facts
+    }
+}
+
+/// When something was last said; one worker's, and nearly never written.
+#[derive(Debug, Default)]
+struct Seldom(AtomicU64);
+
+impl Seldom {
+    fn is_due(&self, now: UnixMs) -> bool {
+        let last = self.0.load(Ordering::Relaxed);
+        // A clock that was set back must not silence the log.
+        let is_due = last == 0 || now.0 < last || now.0 - last >= SAY_AGAIN_MS;
+        if is_due {
+            self.0.store(now.0, Ordering::Relaxed);
+        }
+        is_due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_every_request_is_said_now_and_then() {
+        let seldom = Seldom::default();
+        for (now, expected) in
+            [(1, true), (2, false), (10_000, false), (10_001, true), (12_000, false), (5, true), (6, false)]
+        {
+            assert_eq!(seldom.is_due(UnixMs(now)), expected, "at {now} ms");
+        }
+    }
+}
