@@ -147,6 +147,15 @@ pub fn hop(input: &[u8]) {
     }
 }
 
+/// A certificate that is taken for a workload's names it once, by a path under a trust domain.
+pub fn svid(input: &[u8]) {
+    if let Ok(id) = trust::svid::leaf_id(input) {
+        assert!(id.path().len() > 1 && !id.trust_domain().is_empty());
+        let found = input.windows(id.as_str().len()).any(|window| window == id.as_str().as_bytes());
+        assert!(found, "an ID that does not stand in the certificate");
+    }
+}
+
 /// The first byte chooses a split; the rest is what a client sends. Splits change neither the verdict nor what passes, and
 /// what passes is a prefix of what came.
 pub fn h1_guard(input: &[u8]) {
@@ -249,6 +258,11 @@ mod tests {
     #[test]
     fn the_hop_corpus_replays() {
         replay("hop", super::hop);
+    }
+
+    #[test]
+    fn the_svid_corpus_replays() {
+        replay("svid", super::svid);
     }
 
     #[test]

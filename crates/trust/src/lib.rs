@@ -14,5 +14,6 @@ pub mod policy;
 pub mod principal;
 pub mod reason;
 pub mod spiffe;
+pub mod svid;
 pub mod token;
 pub mod txn;
