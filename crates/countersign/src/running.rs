@@ -19,6 +19,7 @@ use proxy::edge::Edge;
 use proxy::judge::{Proofs, Shared};
 use proxy::metrics::Metrics;
 use proxy::minter::Minter;
+use proxy::upstreams::Upstreams;
 use proxy::view::Views;
 
 use crate::config::{self, Loaded};
@@ -158,6 +159,9 @@ impl Running {
             proofs: Proofs::new()?,
         });
         shared.views.trust_proxies(loaded.edge.as_mut().and_then(|edge| edge.trusted_proxies.take()));
+        registry.register_collector(Box::new(Upstreams(Arc::clone(&shared))));
+        // Upstreams are watched from now on, and not from the first request.
+        drop(shared.views.now());
         let draining = Arc::new(AtomicBool::new(false));
         let edge = loaded.edge.map(|edge| start_edge(edge.server, &shared)).transpose()?;
         let authz = loaded.authz.map(|authz| start_authz(authz, &shared)).transpose()?;
@@ -229,6 +233,8 @@ impl Running {
         let (services, issuers) = (loaded.desired.services.len(), loaded.desired.issuers.len());
         self.shared.views.trust_proxies(loaded.edge.as_mut().and_then(|edge| edge.trusted_proxies.take()));
         let epoch = self.control.update(loaded.desired);
+        // Upstreams that are gone are watched no longer, and new ones at once.
+        drop(self.shared.views.now());
         tracing::info!(epoch, services, issuers, "the configuration was loaded again");
     }
 
@@ -252,6 +258,7 @@ impl Running {
     /// last records. Blocks.
     pub fn drain(self) {
         self.draining.store(true, Ordering::Relaxed);
+        self.shared.views.stop_watching_upstreams();
         // Side by side: what one door still has in flight must not keep the other accepting.
         let authz = self.authz.map(|authz| std::thread::spawn(move || drain_door(authz, self.drain.authz)));
         if let Some(edge) = self.edge {

@@ -99,13 +99,57 @@ pub struct Expose {
 /// Where a service runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {
-    pub addresses: Vec<Address>,
+    pub endpoints: Endpoints,
     pub protocol: Protocol,
-    /// Set for https: the name to verify and the roots to trust.
+    /// Set for https: whom to expect, and who we are.
     pub tls: Option<UpstreamTls>,
     pub connect_timeout: Duration,
     pub first_byte_timeout: Duration,
     pub idle_timeout: Duration,
+    /// A connection this old takes no new request.
+    pub max_age: Duration,
+    pub outliers: Outliers,
+    /// `None`: nobody asks whether they are well.
+    pub health: Option<HealthCheck>,
+    pub retries: Option<Retries>,
+    /// Tell each endpoint the client's address before the first byte.
+    pub proxy_protocol: Option<ProxyProtocol>,
+}
+
+impl Upstream {
+    /// Plain HTTP/1.1 with what holds where nothing else is asked for.
+    pub fn plain(endpoints: Endpoints) -> Upstream {
+        let seconds = Duration::from_secs;
+        Upstream {
+            endpoints,
+            protocol: Protocol::Http1,
+            tls: None,
+            connect_timeout: seconds(3),
+            first_byte_timeout: seconds(30),
+            idle_timeout: seconds(30),
+            max_age: seconds(600),
+            outliers: Outliers {
+                failures: 5,
+                base: seconds(5),
+                longest: seconds(300),
+                ceiling_percent: 50,
+                slow_start: seconds(15),
+            },
+            health: None,
+            retries: None,
+            proxy_protocol: None,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Endpoints {
+    Listed(Vec<Address>),
+    /// Every address of this name, looked up anew after each `refresh`.
+    Dns {
+        address: Address,
+        refresh: Duration,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,9 +168,71 @@ pub enum Protocol {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamTls {
+    /// The name to send, and to verify where no SPIFFE ID is expected.
     pub server_name: String,
+    /// The workload to expect, vouched for by `roots_pem` alone.
+    pub spiffe_id: Option<trust::spiffe::SpiffeId>,
     /// PEM of extra roots (`ca_file`), already read; the platform's roots otherwise.
     pub roots_pem: Option<Arc<[u8]>>,
+    /// Our own certificate towards this upstream.
+    pub identity: Option<Arc<ClientIdentity>>,
+}
+
+/// Certificate chain and key as PEM. The key is never printed or copied, and wiped in the end.
+#[derive(PartialEq, Eq)]
+pub struct ClientIdentity {
+    pub certificate_pem: Vec<u8>,
+    pub key_pem: zeroize::Zeroizing<Vec<u8>>,
+}
+
+impl std::fmt::Debug for ClientIdentity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ClientIdentity")
+    }
+}
+
+/// When an endpoint that fails is put aside, and how it comes back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outliers {
+    /// Failures in a row.
+    pub failures: u32,
+    /// The first time so long, each time twice as long, up to `longest`.
+    pub base: Duration,
+    pub longest: Duration,
+    /// At most this part of the endpoints at once.
+    pub ceiling_percent: u32,
+    pub slow_start: Duration,
+}
+
+/// One request to each endpoint every so often.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthCheck {
+    pub path: String,
+    pub interval: Duration,
+    pub timeout: Duration,
+    pub healthy_after: u32,
+    pub unhealthy_after: u32,
+    /// Statuses of a passed check.
+    pub expect: std::ops::RangeInclusive<u16>,
+}
+
+/// What is tried again, besides what is always safe: idempotent requests without a body only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retries {
+    pub reset: bool,
+    pub connect: bool,
+    pub statuses: Vec<u16>,
+    /// Tries besides the first.
+    pub attempts: u32,
+    /// Retries per hundred requests.
+    pub budget_percent: u32,
+    pub per_try_timeout: Option<Duration>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    V1,
+    V2,
 }
 
 /// One issuer as a data plane sees it.

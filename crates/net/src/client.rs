@@ -137,7 +137,7 @@ async fn open(get: &Get<'_>, place: &Place) -> Result<Stream, GetError> {
     if get.public_addresses_only {
         only_public(&addresses)?;
     }
-    connect::connect(&addresses, tls.as_ref(), deadline).await.map_err(refused)
+    connect::connect(&addresses, tls.as_ref(), &[], deadline).await.map_err(refused)
 }
 
 /// One private address among several is as bad as one alone: an attacker who answers DNS chooses both.

@@ -61,16 +61,25 @@ impl TlsIdentity {
     }
 }
 
+/// `Err` says which of both is no PEM.
+pub(crate) fn chain_and_key(
+    certificate_pem: &[u8],
+    key_pem: &[u8],
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), String> {
+    let chain = CertificateDer::pem_slice_iter(certificate_pem)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| format!("the certificate is no PEM: {error}"))?;
+    if chain.is_empty() {
+        return Err("the certificate file holds no certificate".into());
+    }
+    let key =
+        PrivateKeyDer::from_pem_slice(key_pem).map_err(|error| format!("the key is no PEM private key: {error}"))?;
+    Ok((chain, key))
+}
+
 fn configure(identity: &TlsIdentity, tickets: Arc<dyn ProducesTickets>) -> Result<ServerConfig, StartError> {
     let wrong = |what: &str, why: String| StartError::Tls(format!("{what}: {why}"));
-    let chain = CertificateDer::pem_slice_iter(&identity.certificate_pem)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| wrong("the certificate is no PEM", error.to_string()))?;
-    if chain.is_empty() {
-        return Err(StartError::Tls("the certificate file holds no certificate".into()));
-    }
-    let key = PrivateKeyDer::from_pem_slice(&identity.key_pem)
-        .map_err(|error| wrong("the key is no PEM private key", error.to_string()))?;
+    let (chain, key) = chain_and_key(&identity.certificate_pem, &identity.key_pem).map_err(StartError::Tls)?;
     let provider = Arc::new(aws_lc_rs::default_provider());
     let wanted = identity.client_certificates.as_ref();
     let clients = match wanted {

@@ -8,16 +8,31 @@ use http::uri::PathAndQuery;
 use std::sync::Arc;
 use std::time::Duration;
 
+mod balance;
 pub(crate) mod connect;
 mod endpoint;
 mod exchange;
+mod fleet;
 mod group;
+mod latency;
 mod name;
+mod probe;
+mod retry;
 pub(crate) mod roots;
+mod settings;
 pub(crate) mod stream;
+mod svid;
 #[cfg(test)]
 pub(crate) mod tests;
+mod tries;
 
+pub use balance::Outliers;
+pub use fleet::{Fleets, State, Status};
+pub use probe::HealthCheck;
+pub use retry::Retries;
+pub use settings::{Addresses, ClientIdentity, TargetSettings, UpstreamTls};
+
+use fleet::Fleet;
 use group::Group;
 
 /// Idle connections kept per address and worker.
@@ -25,34 +40,19 @@ pub const IDLE_MAX: usize = 64;
 /// Addresses of one target.
 pub const ADDRESSES_MAX: usize = 64;
 
-/// Where to forward. Compiled once per snapshot; equal targets share connections across snapshots by their key.
+/// Where to forward. Made by [`Fleets::target`], once per snapshot; equal targets share connections, and what is known of
+/// their endpoints, across snapshots by their key.
 pub struct Target {
     settings: TargetSettings,
-    tls: Option<connect::TlsClient>,
+    tls: Option<Arc<connect::TlsClient>>,
     key: Key,
+    /// Absent for one fixed address that nobody asks after: there is nothing to choose and nothing to learn.
+    fleet: Option<Arc<Fleet>>,
 }
 
-/// Two targets may share connections if and only if this is equal: it covers addresses, protocol, name and roots.
+/// Two targets may share connections if and only if this is equal: it covers addresses, protocol, expected identity, roots,
+/// our own certificate, and how the endpoints are watched.
 type Key = [u8; 32];
-
-#[derive(Debug, Clone)]
-pub struct TargetSettings {
-    /// host, port. Names are resolved at each connect, and once at a time. At most [`ADDRESSES_MAX`].
-    pub addresses: Vec<(String, u16)>,
-    /// HTTP/2: by ALPN over TLS, with prior knowledge without. No fall back to HTTP/1.1.
-    pub http2: bool,
-    /// name to verify, extra roots PEM
-    pub tls: Option<(String, Option<Arc<[u8]>>)>,
-    /// Resolving, connecting and the TLS handshake together, per address.
-    pub connect_timeout: Duration,
-    /// From the end of the request to the head of the answer. While a body is being sent the wait begins anew whenever the
-    /// upstream takes a part of it or we wait for the client; it then ends after one to two times this long.
-    pub first_byte_timeout: Duration,
-    /// From the call to the head of the answer: resolving, connecting, sending and every repetition together.
-    pub request_timeout: Duration,
-    /// An unused connection is closed after this long (checked every second).
-    pub idle_timeout: Duration,
-}
 
 /// Put into a request's extensions: waits this long for the head of the answer, in the place of both the target's
 /// `first_byte_timeout` and its `request_timeout`.
@@ -60,45 +60,27 @@ pub struct TargetSettings {
 pub struct Patience(pub Duration);
 
 impl Target {
-    /// `Err` says what is wrong with the settings, in words for the config's author.
-    pub fn new(settings: TargetSettings) -> Result<Target, String> {
-        if settings.addresses.is_empty() || settings.addresses.len() > ADDRESSES_MAX {
-            return Err(format!("an upstream has 1 to {ADDRESSES_MAX} addresses"));
-        }
-        let tls = match &settings.tls {
-            Some((name, roots)) => {
-                let alpn: &[u8] = if settings.http2 { b"h2" } else { b"http/1.1" };
-                Some(connect::TlsClient::new(name, roots.as_deref(), alpn)?)
-            }
-            None => None,
-        };
-        let key = key(&settings);
-        Ok(Target { settings, tls, key })
+    /// Is the client's address to be told, by a [`Preface`] in the request's extensions?
+    pub fn wants_preface(&self) -> bool {
+        self.settings.own_preface.is_some()
+    }
+
+    /// What is known of its endpoints; `None` where there is one fixed address that nobody asks after.
+    pub fn status(&self) -> Option<Status> {
+        self.fleet.as_ref().map(|fleet| fleet.status())
     }
 }
 
-/// Every field ends with its length or stands alone, so that no two settings read alike.
-fn key(settings: &TargetSettings) -> Key {
-    let mut hash = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
-    let mut part = |bytes: &[u8]| {
-        hash.update(&u64::try_from(bytes.len()).unwrap_or(u64::MAX).to_be_bytes());
-        hash.update(bytes);
-    };
-    for (host, port) in &settings.addresses {
-        part(host.as_bytes());
-        part(&port.to_be_bytes());
-    }
-    part(&[u8::from(settings.http2), u8::from(settings.tls.is_some())]);
-    if let Some((name, roots)) = &settings.tls {
-        part(name.as_bytes());
-        part(roots.as_deref().unwrap_or_default());
-    }
-    part(&settings.idle_timeout.as_nanos().to_be_bytes());
-    let mut key = Key::default();
-    for (to, from) in key.iter_mut().zip(hash.finish().as_ref()) {
-        *to = *from;
-    }
-    key
+/// An extension of a request: the bytes that its connection begins with, before TLS. Such a connection carries this request
+/// and no other.
+#[derive(Debug, Clone)]
+pub struct Preface(pub Vec<u8>);
+
+/// An extension of an answer from a fleet, or after a retry: who gave it, and at which try.
+#[derive(Debug, Clone)]
+pub struct Answered {
+    pub address: Arc<str>,
+    pub tries: u32,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -131,7 +113,7 @@ impl Pool {
     /// `request.uri()` holds path and query only; `Host`/`:authority` is taken from the `Host` field. Hop-by-hop fields
     /// are already removed by the caller. A request on a reused connection that died before any byte of an answer is sent
     /// again once if its method is idempotent and its body empty; one that was never written is sent again whatever it is.
-    /// Where connecting fails, up to two further addresses are tried. Dropping the future, or the answer's body, cancels
+    /// Where connecting fails, up to two further addresses are tried. More is tried again only as [`Retries`] say. Dropping the future, or the answer's body, cancels
     /// the exchange upstream. The answer's body counts nothing and limits nothing: that is for the caller.
     pub fn forward(
         &self,
@@ -148,6 +130,9 @@ impl Pool {
         // Our own server asks the client to go on when the body is first polled.
         request.headers_mut().remove(http::header::EXPECT);
         exchange::fit(&mut request, target)?;
+        if let Some(fleet) = target.fleet.as_ref().filter(|fleet| !fleet.is_known()) {
+            Box::pin(fleet.known(target.settings.connect_timeout)).await?;
+        }
         let group: Arc<Group> = group::Groups::of(&self.groups, target);
         let mut response = exchange::run(&group, target, request).await?;
         *response.version_mut() = http::Version::HTTP_11;
@@ -167,6 +152,17 @@ impl Default for Pool {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Can these roots (PEM) be used? `Err` says why not.
+pub fn check_roots(pem: &[u8]) -> Result<(), String> {
+    roots::only(pem).map(drop)
+}
+
+/// At least 0, less than 1, anew each time: to spread what would else happen everywhere at once. Never for secrets.
+fn jitter() -> f64 {
+    let drawn = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0u8);
+    f64::from(u32::try_from(drawn >> 32).unwrap_or(0)) / (f64::from(u32::MAX) + 1.0)
 }
 
 /// Path and query of a request, `/` if it has none.

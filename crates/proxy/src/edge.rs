@@ -12,7 +12,7 @@ use std::sync::Arc;
 use feed::Authorization;
 use http::header::{AUTHORIZATION, HOST};
 use http::{HeaderValue, Method, Uri};
-use net::upstream::{ForwardError, Pool};
+use net::upstream::{Answered, ForwardError, Pool};
 use net::{Body, BodyError, Connection, Refusal, Request, Response};
 use trust::policy::Permit;
 use trust::reason::Reason;
@@ -67,7 +67,7 @@ impl Edge {
         };
         let facts = recording::facts(&request, connection);
         let mut recording = Recording::start(&self.judge.shared, facts, request.headers(), decision_id, now);
-        match self.judge_and_forward(request, (client, form), &mut recording, now).await {
+        match self.judge_and_forward(request, connection, (client, form), &mut recording, now).await {
             Ok(mut response) => {
                 apply_cors(&mut recording, &mut response);
                 recording.answered(response)
@@ -91,6 +91,7 @@ impl Edge {
     async fn judge_and_forward(
         &self,
         mut request: Request,
+        connection: &Connection,
         (mut client, form): (Client, Form),
         recording: &mut Recording,
         now: UnixMs,
@@ -116,6 +117,9 @@ impl Edge {
         let asked = Asked { method, host: &host, target, headers, client };
         let Judged { place, permit, stamp, dpop_nonce } = self.judge.judge(place, asked, recording, now).await?;
         let mut prepared = prepare(request, &place, &host, (client, form), stamp, recording)?;
+        if let Some(preface) = crate::view::preface(&place.served.service, client.ip, connection) {
+            prepared.extensions_mut().insert(preface);
+        }
         let mut response = match form {
             Form::Grpc { kind, .. } => {
                 grpc::prepare(&mut prepared, kind, &place.served)?;
@@ -139,6 +143,10 @@ impl Edge {
         let target = served.target.as_ref().map_err(|why| Stop::new(Reason::UpstreamConnect, why.clone()))?;
         let forwarded = self.pool.forward(permit, target, request).await;
         let mut response = forwarded.map_err(|error| forward_failed(&error))?;
+        // Only a fleet says who answered: one address needs no telling.
+        if let Some(answered) = response.extensions_mut().remove::<Answered>() {
+            recording.upstream(answered);
+        }
         wire::identity::clean_response(response.headers_mut());
         if let Ok(id) = HeaderValue::from_str(recording.decision_id()) {
             response.headers_mut().insert(DECISION_HEADER, id);

@@ -16,4 +16,5 @@ pub mod judge;
 pub mod metrics;
 pub mod minter;
 pub mod token_cache;
+pub mod upstreams;
 pub mod view;

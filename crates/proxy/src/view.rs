@@ -2,12 +2,18 @@
 //! a request holds one view from its first check to its record.
 
 use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwapOption;
 use feed::{Current, Expose, Issuer, Service, Snapshot};
-use net::upstream::{Target, TargetSettings};
+use net::Connection;
+use net::upstream::{
+    Addresses, ClientIdentity, Fleets, HealthCheck, Outliers, Preface, Retries, Status, Target, TargetSettings,
+    UpstreamTls,
+};
 use trust::path::{NormalPath, PathError, Segment, Tolerance};
+use wire::proxy_protocol;
 
 use crate::forwarded::TrustedProxies;
 use crate::metrics::{Metrics, NO_SERVICE, ServiceStats};
@@ -55,8 +61,14 @@ pub enum Routed {
 }
 
 impl View {
-    fn new(snapshot: Arc<Snapshot>, metrics: &Metrics, trusted_proxies: Option<Arc<TrustedProxies>>) -> View {
-        let served: Vec<Arc<Served>> = snapshot.services.iter().map(|s| Arc::new(serve(s, metrics))).collect();
+    fn new(
+        snapshot: Arc<Snapshot>,
+        metrics: &Metrics,
+        fleets: &Fleets,
+        trusted_proxies: Option<Arc<TrustedProxies>>,
+    ) -> View {
+        let serve = |service| Arc::new(serve(service, metrics, fleets));
+        let served: Vec<Arc<Served>> = snapshot.services.iter().map(serve).collect();
         let mut hosts: HashMap<String, Routes> = HashMap::new();
         let mut any_host = Routes::default();
         for (index, service) in snapshot.services.iter().enumerate() {
@@ -152,28 +164,92 @@ impl Routes {
     }
 }
 
-fn serve(service: &Arc<Service>, metrics: &Metrics) -> Served {
+fn serve(service: &Arc<Service>, metrics: &Metrics, fleets: &Fleets) -> Served {
     let target = match &service.upstream {
-        Some(upstream) => target(service, upstream),
+        Some(upstream) => target(service, upstream, fleets),
         None => Err("this service has no `upstream`: only proxies that ask protect it".to_owned()),
     };
     Served { service: Arc::clone(service), target, stats: metrics.service(&service.name) }
 }
 
-fn target(service: &Service, upstream: &feed::Upstream) -> Result<Arc<Target>, String> {
-    let target = Target::new(TargetSettings {
-        addresses: upstream.addresses.iter().map(|a| (a.host.clone(), a.port)).collect(),
-        http2: upstream.protocol == feed::Protocol::Http2,
-        tls: upstream.tls.as_ref().map(|tls| (tls.server_name.clone(), tls.roots_pem.clone())),
-        connect_timeout: upstream.connect_timeout,
-        first_byte_timeout: upstream.first_byte_timeout,
-        request_timeout: service.request_timeout,
-        idle_timeout: upstream.idle_timeout,
-    });
+fn target(service: &Service, upstream: &feed::Upstream, fleets: &Fleets) -> Result<Arc<Target>, String> {
+    let target = fleets.target(target_settings(service, upstream));
     if let Err(why) = &target {
         tracing::error!(service = %service.name, why, "nothing can be forwarded to this service");
     }
     target.map(Arc::new)
+}
+
+/// The upstream of a service, in the words of `net`.
+fn target_settings(service: &Service, upstream: &feed::Upstream) -> TargetSettings {
+    let place = |address: &feed::Address| (address.host.clone(), address.port);
+    let addresses = match &upstream.endpoints {
+        feed::Endpoints::Listed(addresses) => Addresses::Listed(addresses.iter().map(place).collect()),
+        feed::Endpoints::Dns { address: feed::Address { host, port }, refresh } => {
+            Addresses::Dns { host: host.clone(), port: *port, refresh: *refresh }
+        }
+    };
+    let identity = |identity: &Arc<feed::ClientIdentity>| {
+        let (certificate_pem, key_pem) = (identity.certificate_pem.clone(), identity.key_pem.clone());
+        Arc::new(ClientIdentity { certificate_pem, key_pem })
+    };
+    TargetSettings {
+        addresses,
+        http2: upstream.protocol == feed::Protocol::Http2,
+        tls: upstream.tls.as_ref().map(|tls| UpstreamTls {
+            server_name: tls.server_name.clone(),
+            spiffe_id: tls.spiffe_id.as_ref().map(|id| id.as_str().to_owned()),
+            roots_pem: tls.roots_pem.clone(),
+            identity: tls.identity.as_ref().map(identity),
+        }),
+        connect_timeout: upstream.connect_timeout,
+        first_byte_timeout: upstream.first_byte_timeout,
+        request_timeout: service.request_timeout,
+        idle_timeout: upstream.idle_timeout,
+        max_age: upstream.max_age,
+        outliers: Outliers {
+            failures: upstream.outliers.failures,
+            base: upstream.outliers.base,
+            longest: upstream.outliers.longest,
+            ceiling_percent: upstream.outliers.ceiling_percent,
+            slow_start: upstream.outliers.slow_start,
+        },
+        health: upstream.health.as_ref().map(|health| HealthCheck {
+            path: health.path.clone(),
+            interval: health.interval,
+            timeout: health.timeout,
+            healthy_after: health.healthy_after,
+            unhealthy_after: health.unhealthy_after,
+            expect: health.expect.clone(),
+        }),
+        retries: upstream.retries.as_ref().map(|retries| {
+            Box::new(Retries {
+                reset: retries.reset,
+                connect: retries.connect,
+                statuses: retries.statuses.clone(),
+                attempts: retries.attempts,
+                budget_percent: retries.budget_percent,
+                per_try_timeout: retries.per_try_timeout,
+            })
+        }),
+        own_preface: upstream.proxy_protocol.map(|version| proxy_protocol::encode_local(version_of(version))),
+    }
+}
+
+/// What the upstream's connection for this client begins with, if the upstream wants to know. A client that only its proxy
+/// told of has no port.
+pub(crate) fn preface(service: &Service, client: IpAddr, connection: &Connection) -> Option<Preface> {
+    let version = version_of(service.upstream.as_ref()?.proxy_protocol?);
+    let remote = connection.remote;
+    let port = if remote.ip().to_canonical() == client { remote.port() } else { 0 };
+    Some(Preface(proxy_protocol::encode(version, SocketAddr::new(client, port), connection.local)))
+}
+
+fn version_of(version: feed::ProxyProtocol) -> proxy_protocol::Version {
+    match version {
+        feed::ProxyProtocol::V1 => proxy_protocol::Version::V1,
+        feed::ProxyProtocol::V2 => proxy_protocol::Version::V2,
+    }
 }
 
 /// The current view, shared by all workers, derived anew when the epoch grows.
@@ -181,6 +257,7 @@ pub struct Views {
     current: Current,
     metrics: Metrics,
     trusted_proxies: ArcSwapOption<TrustedProxies>,
+    fleets: Fleets,
     derived: ArcSwapOption<View>,
     deriving: Mutex<()>,
 }
@@ -190,6 +267,7 @@ impl Views {
         Views {
             current,
             metrics,
+            fleets: Fleets::new(),
             trusted_proxies: ArcSwapOption::empty(),
             derived: ArcSwapOption::empty(),
             deriving: Mutex::new(()),
@@ -211,6 +289,20 @@ impl Views {
         }
     }
 
+    /// From now on no upstream is checked and no upstream's name looked up: what is known of them stays.
+    pub fn stop_watching_upstreams(&self) {
+        self.fleets.stop();
+    }
+
+    /// The services whose upstreams have something to tell, and what.
+    pub fn upstreams(&self) -> Vec<(Arc<str>, Status)> {
+        let view = self.derived.load();
+        let served = view.iter().flat_map(|view| &view.served);
+        let status =
+            |served: &Arc<Served>| Some((Arc::clone(&served.service.name), served.target.as_ref().ok()?.status()?));
+        served.filter_map(status).collect()
+    }
+
     fn derive(&self) -> Option<Arc<View>> {
         let _one = self.deriving.lock().unwrap_or_else(PoisonError::into_inner);
         let snapshot = self.current.load()?;
@@ -218,7 +310,8 @@ impl Views {
             return Some(view);
         }
         self.metrics.epoch.set(i64::try_from(snapshot.epoch).unwrap_or(i64::MAX));
-        let view = Arc::new(View::new(snapshot, &self.metrics, self.trusted_proxies.load_full()));
+        let trusted = self.trusted_proxies.load_full();
+        let view = Arc::new(View::new(snapshot, &self.metrics, &self.fleets, trusted));
         self.derived.store(Some(Arc::clone(&view)));
         Some(view)
     }

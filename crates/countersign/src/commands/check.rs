@@ -120,7 +120,10 @@ fn upstream(service: &feed::Service) -> Vec<String> {
         true => format!("{scheme}://[{}]:{}", a.host, a.port),
         false => format!("{scheme}://{}:{}", a.host, a.port),
     };
-    upstream.addresses.iter().map(one).collect()
+    match &upstream.endpoints {
+        feed::Endpoints::Listed(addresses) => addresses.iter().map(one).collect(),
+        feed::Endpoints::Dns { address, .. } => vec![format!("dns of {}", one(address))],
+    }
 }
 
 fn summary(loaded: &Loaded) -> Value {

@@ -4,6 +4,7 @@ pub mod authz;
 pub mod browsers;
 pub mod decode;
 pub mod files;
+pub mod fleet;
 pub mod issuer;
 pub mod load;
 pub mod numbers;

@@ -1,6 +1,7 @@
 //! A service file (`services/*.yaml`) as its team writes it. The structs are the documentation; the texts inside rules
 //! (`who`, `can`, `when` …) are read by the policy compiler, never here.
 use super::decode::{At, ByteSize, Decode, Decoder, Interval, Needed, OneOrMany, section, words};
+use super::fleet::{Percent, RetryOn, StatusRange};
 use super::platform::SenderConstrainedWord;
 use super::yaml::{Node, Value};
 
@@ -128,13 +129,26 @@ section! {
         ("insecure", "an upstream certificate is always checked; name its roots with `ca_file`"),
         ("skip_verify", "an upstream certificate is always checked; name its roots with `ca_file`"),
         ("timeout", "did you mean `first_byte_timeout`?"),
+        ("health_check", "did you mean `health`?"),
+        ("retry", "did you mean `retries`?"),
+        ("name", "did you mean `dns` or `server_name`?"),
     ] {
-        /// One URL or a list, all http or all https.
-        url: Needed<OneOrMany<At<String>>>,
-        /// https: PEM file with the roots to trust instead of the system's, relative to the platform file.
+        /// One URL or a list, all http or all https. This or `dns`.
+        url: Option<OneOrMany<At<String>>>,
+        /// A name, every address of which is an endpoint: `orders.internal:9001`, or `https://orders.internal:9001`. At most 64 addresses are used.
+        dns: Option<At<String>>,
+        /// `dns`: the name is looked up anew after this long. (The system's resolver does not tell how long an answer holds.) A failed look-up keeps the last good answer. Default `5s`; `1s` to `1h`.
+        refresh: Option<At<Interval>>,
+        /// https: PEM file with roots to trust besides the system's, relative to the platform file. With `spiffe_id` it is the trust bundle, and nothing else is trusted.
         ca_file: Option<At<String>>,
-        /// https: the name to send and to verify. Default: the host of the URL.
+        /// https: the name to send, and to verify unless there is a `spiffe_id`. Default: the host of the URL.
         server_name: Option<At<String>>,
+        /// https: the workload to expect instead of a name, e.g. `spiffe://acme.example/shop/orders`: exactly this one. Needs `ca_file`.
+        spiffe_id: Option<At<String>>,
+        /// https: PEM file with our own certificate for this upstream and its chain, if it asks for one. Needs `key`.
+        certificate: Option<At<String>>,
+        /// https: PEM file with the key of `certificate`. It must not be readable by every user.
+        key: Option<At<String>>,
         /// `http1` or `http2` (h2 over https; with http by prior knowledge). Default `http1`.
         protocol: Option<At<ProtocolWord>>,
         /// Default `3s`; `10ms` to `1m`.
@@ -143,6 +157,72 @@ section! {
         first_byte_timeout: Option<At<Interval>>,
         /// An unused connection is closed after this. Default `30s`; `1s` to `1h`.
         idle_timeout: Option<At<Interval>>,
+        /// A connection this old (or up to a tenth younger) takes no new request, so that load and names are followed. Default `10m`; `1s` to `1d`.
+        max_age: Option<At<Interval>>,
+        /// Ask each endpoint whether it is well. Off by default.
+        health: Option<HealthSection>,
+        /// When an endpoint that fails is put aside. For more than one address, and for `dns`; always on.
+        outliers: Option<OutliersSection>,
+        /// What is tried again, besides what is always safe. Off by default.
+        retries: Option<RetriesSection>,
+        /// `v1` or `v2`: each connection begins with a PROXY protocol header that tells the client's address, and so carries one request only. Not with `http2`.
+        proxy_protocol: Option<At<ProxyProtocolWord>>,
+    }
+}
+
+section! {
+    /// One request to each endpoint every so often, per process. It carries no token and no identity.
+    HealthSection as "`health`" {
+        /// Path, and query if need be, to GET.
+        path: Needed<At<String>>,
+        /// From the end of one check to the next. Default `5s`; `100ms` to `1h`.
+        interval: Option<At<Interval>>,
+        /// For connecting, sending and the head of the answer. Default `1s`; `10ms` to `1m`.
+        timeout: Option<At<Interval>>,
+        /// Passed checks in a row after which an endpoint is used again. Default 2; 1 to 100.
+        healthy_after: Option<At<u64>>,
+        /// Failed checks in a row after which an endpoint is used no more. Default 3; 1 to 100.
+        unhealthy_after: Option<At<u64>>,
+        /// The status, or range of statuses, of a passed check. Default `200-299`.
+        expect: Option<At<StatusRange>>,
+    }
+}
+
+section! {
+    /// When an endpoint is put aside for its failures, and how it comes back. Each worker judges by its own requests.
+    OutliersSection as "`outliers`" hints [("max_ejection_percent", "did you mean `ceiling`?"), ("consecutive_5xx", "did you mean `failures`?")] {
+        /// Failures in a row: connections that break, timeouts, answers 502, 503 and 504. One failed connect is enough. Default 5; 1 to 1000.
+        failures: Option<At<u64>>,
+        /// How long an endpoint is put aside the first time; each time in a row twice as long. Default `5s`; `100ms` to `1h`.
+        base: Option<At<Interval>>,
+        /// The longest it is put aside. Default `5m`; `100ms` to `1d`.
+        longest: Option<At<Interval>>,
+        /// The part of the endpoints that may be put aside at once; one of two or more always may. Default `50%`.
+        ceiling: Option<At<Percent>>,
+        /// How long a new or returning endpoint takes to get its full share. Default `15s`; `0s` to `10m`.
+        slow_start: Option<At<Interval>>,
+    }
+}
+
+section! {
+    /// What is tried again. Only requests with an idempotent method and no body ever are.
+    RetriesSection as "`retries`" hints [("max", "did you mean `attempts`?"), ("timeout", "did you mean `per_try_timeout`?")] {
+        /// Which ends of a try: the statuses `502`, `503`, `504`, `connect` (no address could be connected to), `reset` (the connection ended before a byte of an answer).
+        on: Needed<OneOrMany<At<RetryOn>>>,
+        /// Tries besides the first. Default 2; 1 to 5.
+        attempts: Option<At<u64>>,
+        /// Retries per hundred requests of this service and worker; one per second is always allowed, and 20 can be saved up. Default `20%`.
+        budget: Option<At<Percent>>,
+        /// A try without an answer after this long is given up and counts among those tried again. Default: none, only `request_timeout` of the service and `first_byte_timeout`; `10ms` to `1h`.
+        per_try_timeout: Option<At<Interval>>,
+    }
+}
+
+words! {
+    /// Which PROXY protocol header is sent.
+    ProxyProtocolWord {
+        V1 = "v1",
+        V2 = "v2",
     }
 }
 

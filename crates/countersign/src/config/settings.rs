@@ -219,7 +219,7 @@ fn timeouts(section: Option<&EdgeTimeouts>, to: &mut Decoder<'_>) -> Timeouts {
 }
 
 /// Reads certificate and key, and checks that they are PEM, and a pair.
-fn identity(section: &TlsSection, context: &mut Context<'_, '_>) -> Option<TlsIdentity> {
+pub(super) fn identity(section: &TlsSection, context: &mut Context<'_, '_>) -> Option<TlsIdentity> {
     let certificate = section.certificate.0.as_ref().and_then(|at| context.read(at, false));
     let key = section.key.0.as_ref().and_then(|at| context.read(at, true));
     let client_certificates = client_certificates(section, context)?;

@@ -82,20 +82,135 @@ rules:
 never:
   - { name: c, who: \"agent:*\", can: DELETE /** }
 ";
-    let files = files(PLATFORM, service).with("etc/ca.pem", "-----BEGIN CERTIFICATE-----\n", 0o644);
+    let root = rcgen::generate_simple_self_signed(["orders.internal".to_owned()]).unwrap().cert.pem();
+    let files = files(PLATFORM, service).with("etc/ca.pem", root, 0o644);
     let loaded = load_files(&files).unwrap_or_else(|problems| panic!("{problems}"));
     let service = &loaded.desired.services[0];
     let upstream = service.upstream.as_ref().unwrap();
     let tls = upstream.tls.as_ref().unwrap();
     assert_eq!((tls.server_name.as_str(), tls.roots_pem.is_some()), ("orders.internal", true));
     assert_eq!(upstream.protocol, feed::Protocol::Http2);
-    assert_eq!(upstream.addresses[1], feed::Address { host: "b.internal".into(), port: 8443 });
+    let feed::Endpoints::Listed(addresses) = &upstream.endpoints else { panic!("they were listed") };
+    assert_eq!(addresses[1], feed::Address { host: "b.internal".into(), port: 8443 });
     assert_eq!((service.expose.len(), service.expose[0].host.as_str()), (2, "shop.acme.example"));
     assert!(service.strict && service.tolerance.encoded_slash && !service.tolerance.path_parameters);
     assert_eq!((service.body_bytes_max, service.txn_reuse), (2 << 30, Duration::ZERO));
     let rules = &loaded.sources[0].rules;
     assert_eq!((rules[0].fresh_s, rules[0].hardware_key, rules[0].shadow), (Some(300), true, false));
     assert!(rules[1].shadow && rules[1].txn_per_request && rules[1].agent == ["report-bot"]);
+}
+
+/// A service whose upstream is this mapping.
+fn with_upstream(upstream: &str) -> String {
+    SERVICE.replace("upstream: http://127.0.0.1:9001", &format!("upstream: {upstream}"))
+}
+
+fn check_upstream(upstream: &str, expected: &[&str]) {
+    check_service(&with_upstream(upstream), expected);
+}
+
+#[test]
+fn a_fleet_is_read_as_written() {
+    let upstream = "{ dns: \"https://orders.internal:9001\", refresh: 2s, ca_file: ca.pem, spiffe_id: spiffe://acme.example/shop/orders, \
+                    certificate: edge.pem, key: edge.key, max_age: 1h, \
+                    health: { path: /healthz, interval: 1s, timeout: 250ms, healthy_after: 1, unhealthy_after: 5, expect: 200-204 }, \
+                    outliers: { failures: 3, base: 1s, longest: 1m, ceiling: 30%, slow_start: 0s }, \
+                    retries: { on: [503, connect, reset, 502, 503], attempts: 1, budget: 10%, per_try_timeout: 2s } }";
+    let made = rcgen::generate_simple_self_signed(["edge".to_owned()]).unwrap();
+    let (pem, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+    let files = files(PLATFORM, &with_upstream(upstream));
+    let files =
+        files.with("etc/ca.pem", &pem, 0o644).with("etc/edge.pem", &pem, 0o644).with("etc/edge.key", &key, 0o600);
+    let loaded = load_files(&files).unwrap_or_else(|problems| panic!("{problems}"));
+    let second = Duration::from_secs(1);
+    let found = loaded.desired.services[0].upstream.as_ref().unwrap();
+    let address = feed::Address { host: "orders.internal".into(), port: 9001 };
+    assert_eq!(found.endpoints, feed::Endpoints::Dns { address, refresh: 2 * second });
+    let tls = found.tls.as_ref().unwrap();
+    assert_eq!(tls.spiffe_id.as_ref().unwrap().as_str(), "spiffe://acme.example/shop/orders");
+    assert_eq!(tls.identity.as_ref().unwrap().key_pem.as_slice(), key.as_bytes());
+    assert_eq!(found.max_age, 3600 * second);
+    let health = found.health.as_ref().unwrap();
+    assert_eq!((health.path.as_str(), health.interval, health.expect.clone()), ("/healthz", second, 200..=204));
+    assert_eq!((health.timeout, health.healthy_after, health.unhealthy_after), (second / 4, 1, 5));
+    let outliers = feed::Outliers {
+        failures: 3,
+        base: second,
+        longest: 60 * second,
+        ceiling_percent: 30,
+        slow_start: Duration::ZERO,
+    };
+    assert_eq!(found.outliers, outliers);
+    let retries = feed::Retries {
+        reset: true,
+        connect: true,
+        statuses: vec![502, 503],
+        attempts: 1,
+        budget_percent: 10,
+        per_try_timeout: Some(2 * second),
+    };
+    assert_eq!(found.retries.as_ref(), Some(&retries));
+    assert!(loaded.watched.iter().any(|path| path.ends_with("edge.key")), "a new key is seen");
+    assert!(!format!("{found:?}").contains("PRIVATE"));
+}
+
+#[test]
+fn mistakes_about_a_fleet_stand_at_their_place() {
+    // `wrong` is where the problem stands; the mapping begins at column 11.
+    let check = |upstream: &str, wrong: &str, what: &str| {
+        let column = 11 + upstream.rfind(wrong).unwrap();
+        check_upstream(upstream, &[&format!("services/orders.yaml:2:{column} {what}")]);
+    };
+    let bounds = |upstream: &str, wrong: &str| check(upstream, wrong, &format!("`{wrong}` is out of bounds"));
+    check("{ refresh: 5s }", "{", "`url` is missing in `upstream`");
+    check("{ url: http://a, dns: b:1 }", "b:1", "both `url` and `dns`");
+    check("{ dns: 10.0.0.1:80 }", "10.0.0.1:80", "`10.0.0.1:80` is an address and no name");
+    check("{ url: http://a, refresh: 5s }", "5s", "`refresh` is for `dns`");
+    bounds("{ dns: a, refresh: 500ms }", "500ms");
+    bounds("{ dns: a, refresh: 2h }", "2h");
+    bounds("{ url: http://a, max_age: 2d }", "2d");
+    bounds("{ url: http://a, max_age: 10ms }", "10ms");
+    let only_https = "this is for https, and the URL is http";
+    check("{ url: http://a, spiffe_id: spiffe://a/b }", "spiffe://a/b", only_https);
+    check("{ url: https://a, spiffe_id: spiffe://a/b }", "spiffe://a/b", "`spiffe_id` without `ca_file`");
+    check("{ url: https://a, certificate: a.pem }", "a.pem", "`certificate` without `key`");
+    check("{ url: https://a, key: a.key }", "a.key", "`key` without `certificate`");
+    let one_request = "a connection with a PROXY header carries one request, and `http2` is for many";
+    check("{ url: http://a, protocol: http2, proxy_protocol: v2 }", "v2", one_request);
+    check("{ url: http://a, proxy_protocol: v3 }", "v3", "`v3` is not known here");
+    let health = |rest: &str| format!("{{ url: http://a, health: {{ path: /h, {rest} }} }}");
+    bounds(&health("interval: 10ms"), "10ms");
+    bounds(&health("timeout: 2m"), "2m");
+    bounds(&health("healthy_after: 0"), "0");
+    bounds(&health("unhealthy_after: 101"), "101");
+    check(&health("expect: 299-200"), "299-200", "`299-200` is no range of statuses");
+    check(&health("expect: 100"), "100", "`100` is no range of statuses");
+    check("{ url: http://a, health: { path: healthz } }", "healthz", "`healthz` is no path");
+    let outliers = |rest: &str| format!("{{ url: http://a, outliers: {{ {rest} }} }}");
+    bounds(&outliers("failures: 0"), "0");
+    bounds(&outliers("base: 1ms"), "1ms");
+    check(&outliers("base: 10s, longest: 5s"), "5s", "the longest time aside is shorter than the first");
+    check(&outliers("ceiling: 101%"), "101%", "`101%` is no percentage");
+    check(&outliers("ceiling: 50"), "50", "`50` is no percentage");
+    bounds(&outliers("slow_start: 1h"), "1h");
+    let retries = |rest: &str| format!("{{ url: http://a, retries: {{ {rest} }} }}");
+    check(&retries("on: [500]"), "500", "`500` is never tried again");
+    check(&retries("on: [timeout]"), "timeout", "`timeout` is never tried again");
+    bounds(&retries("on: 503, attempts: 6"), "6");
+    bounds(&retries("on: 503, attempts: 0"), "0");
+    bounds(&retries("on: 503, per_try_timeout: 1ms"), "1ms");
+}
+
+#[test]
+fn a_key_that_everybody_can_read_is_refused_for_upstreams_too() {
+    let made = rcgen::generate_simple_self_signed(["edge".to_owned()]).unwrap();
+    let service = with_upstream("{ url: https://a, certificate: edge.pem, key: edge.key }");
+    let files = files(PLATFORM, &service).with("etc/edge.pem", made.cert.pem(), 0o644);
+    let files = files.with("etc/edge.key", made.signing_key.serialize_pem(), 0o644);
+    assert_eq!(
+        found(&files),
+        ["services/orders.yaml:2:57 every user of this machine can read the key file `edge.key`"]
+    );
 }
 
 #[test]

@@ -82,6 +82,9 @@ fn decoder_and_schema_know_the_same_keys() {
         &[
             ("file", ServiceFile::KEYS),
             ("UpstreamSection", UpstreamSection::KEYS),
+            ("HealthSection", HealthSection::KEYS),
+            ("OutliersSection", OutliersSection::KEYS),
+            ("RetriesSection", RetriesSection::KEYS),
             ("ExposeSection", ExposeSection::KEYS),
             ("RuleSection", RuleSection::KEYS),
             ("TestSection", TestSection::KEYS),
@@ -153,6 +156,10 @@ fn kind(schema: &Value) -> String {
     };
     match plain {
         "string" if schema["pattern"].as_str().is_some_and(|pattern| pattern.contains("ms")) => "duration".to_owned(),
+        "string" if schema["pattern"].as_str().is_some_and(|pattern| pattern.contains('%')) => "percentage".to_owned(),
+        "string" if schema["pattern"].as_str().is_some_and(|pattern| pattern.contains("{3}")) => {
+            "status or range".to_owned()
+        }
         "string" if schema["pattern"].is_string() => "size".to_owned(),
         "string" => "text".to_owned(),
         "integer" => "number".to_owned(),

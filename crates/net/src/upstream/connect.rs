@@ -1,22 +1,29 @@
 //! From an address to an open stream: resolve, connect, shake hands. Names are resolved anew for each connection.
+use super::UpstreamTls;
 use super::name::Name;
 use super::roots;
 use super::stream::Stream;
+use super::svid::SvidVerifier;
 use rustls::ClientConfig;
+use rustls::client::Resumption;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::ServerName;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
+use trust::spiffe::SpiffeId;
 
 /// Addresses of one name that are tried.
 const ADDRESSES_TRIED_MAX: usize = 8;
+/// Addresses of one name that are read at all.
+const ADDRESSES_MAX: usize = 1024;
 
-/// TLS towards one name: always verified, 1.2 or 1.3.
+/// TLS towards one peer, known by its name or its SPIFFE ID: always verified, 1.2 or 1.3.
 pub(crate) struct TlsClient {
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
@@ -35,16 +42,52 @@ pub(crate) enum ConnectError {
     Identity(String),
 }
 
+impl ConnectError {
+    pub(super) fn why(self) -> String {
+        match self {
+            ConnectError::Unreachable(why) | ConnectError::Identity(why) => why,
+            ConnectError::Handshake(why) => format!("TLS: {why}"),
+        }
+    }
+}
+
 impl TlsClient {
+    /// A peer known by its name, which the system's roots or those of `roots_pem` vouch for.
     pub(crate) fn new(name: &str, roots_pem: Option<&[u8]>, alpn: &[u8]) -> Result<TlsClient, String> {
+        TlsClient::build(&UpstreamTls::named(name, roots_pem.map(Into::into)), alpn)
+    }
+
+    pub(super) fn build(tls: &UpstreamTls, alpn: &[u8]) -> Result<TlsClient, String> {
+        let name = &tls.server_name;
         let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
         let server_name =
             ServerName::try_from(bare.to_owned()).map_err(|_| format!("`{name}` is no name a certificate can hold"))?;
-        let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-            .map_err(|error| error.to_string())?
-            .with_root_certificates(roots::with_extra(roots_pem)?)
-            .with_no_client_auth();
+            .map_err(|error| error.to_string())?;
+        let roots = tls.roots_pem.as_deref();
+        let config = match &tls.spiffe_id {
+            None => config.with_root_certificates(roots::with_extra(roots)?),
+            Some(id) => {
+                let id = SpiffeId::parse(id).map_err(|error| error.to_string())?;
+                let bundle = roots.ok_or("a SPIFFE ID is verified against a trust bundle, and none was given")?;
+                let verifier = SvidVerifier::new(id, bundle, provider)?;
+                config.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
+            }
+        };
+        let mut config = match &tls.identity {
+            None => config.with_no_client_auth(),
+            Some(identity) => {
+                let (chain, key) = crate::tls::chain_and_key(&identity.certificate_pem, &identity.key_pem)?;
+                let wrong = |error| format!("certificate and key do not fit: {error}");
+                config.with_client_auth_cert(chain, key).map_err(wrong)?
+            }
+        };
+        if tls.spiffe_id.is_some() || tls.identity.is_some() {
+            // Each connection proves anew who both ends are.
+            config.resumption = Resumption::disabled();
+        }
         config.alpn_protocols = vec![alpn.to_vec()];
         Ok(TlsClient { config: Arc::new(config), name: server_name, must_agree: alpn == b"h2" })
     }
@@ -62,10 +105,18 @@ impl TlsClient {
 fn handshake_error(error: &io::Error) -> ConnectError {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         Some(why @ (rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented)) => {
-            ConnectError::Identity(why.to_string())
+            ConnectError::Identity(why_not(why))
         }
         Some(why) => ConnectError::Handshake(why.to_string()),
         None => ConnectError::Handshake(error.to_string()),
+    }
+}
+
+/// Our own words where the refusal is our own.
+fn why_not(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InvalidCertificate(rustls::CertificateError::Other(why)) => why.to_string(),
+        error => error.to_string(),
     }
 }
 
@@ -75,25 +126,33 @@ pub(crate) fn literal(host: &str, port: u16) -> Option<SocketAddr> {
     bare.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, port))
 }
 
-/// The addresses of `host`, at most eight of them.
+/// The addresses of `host` that one connection tries.
 pub(crate) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectError> {
     if let Some(address) = literal(host, port) {
         return Ok(vec![address]);
     }
+    let mut addresses = resolve_all(host, port).await?;
+    addresses.truncate(ADDRESSES_TRIED_MAX);
+    Ok(addresses)
+}
+
+/// All addresses of `host`; at least one.
+pub(super) async fn resolve_all(host: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectError> {
     let found = tokio::net::lookup_host((host, port))
         .await
         .map_err(|error| ConnectError::Unreachable(format!("the name was not resolved: {error}")))?;
-    let addresses: Vec<_> = found.take(ADDRESSES_TRIED_MAX).collect();
+    let addresses: Vec<_> = found.take(ADDRESSES_MAX).collect();
     if addresses.is_empty() {
         return Err(ConnectError::Unreachable("the name has no address".into()));
     }
     Ok(addresses)
 }
 
-/// Tries `addresses` in turn; each gets an equal part of the time that is left.
+/// Tries `addresses` in turn; each gets an equal part of the time that is left. `preface` goes out first, before TLS.
 pub(crate) async fn connect(
     addresses: &[SocketAddr],
     tls: Option<&TlsClient>,
+    preface: &[u8],
     deadline: Instant,
 ) -> Result<Stream, ConnectError> {
     let mut last = ConnectError::Unreachable("no address to connect to".into());
@@ -101,7 +160,7 @@ pub(crate) async fn connect(
     for address in addresses {
         let share = deadline.saturating_duration_since(Instant::now()) / left.max(1);
         left = left.saturating_sub(1);
-        match timeout(share, connect_one(*address, tls)).await {
+        match timeout(share, connect_one(*address, tls, preface)).await {
             Ok(Ok(stream)) => return Ok(stream),
             Ok(Err(error)) => last = error,
             Err(_) => last = too_late(share),
@@ -110,12 +169,16 @@ pub(crate) async fn connect(
     Err(last)
 }
 
-async fn connect_one(address: SocketAddr, tls: Option<&TlsClient>) -> Result<Stream, ConnectError> {
-    let stream =
+async fn connect_one(address: SocketAddr, tls: Option<&TlsClient>, preface: &[u8]) -> Result<Stream, ConnectError> {
+    let mut stream =
         TcpStream::connect(address).await.map_err(|error| ConnectError::Unreachable(format!("{address}: {error}")))?;
     stream.set_nodelay(true).map_err(|error| ConnectError::Unreachable(error.to_string()))?;
     if let Err(error) = socket2::SockRef::from(&stream).set_tcp_keepalive(&crate::listener::keepalive()) {
         tracing::debug!(%error, "cannot ask after a silent upstream");
+    }
+    if !preface.is_empty() {
+        let failed = |error| ConnectError::Unreachable(format!("{address}: {error}"));
+        stream.write_all(preface).await.map_err(failed)?;
     }
     match tls {
         Some(tls) => tls.shake_hands(stream).await,
@@ -124,10 +187,15 @@ async fn connect_one(address: SocketAddr, tls: Option<&TlsClient>) -> Result<Str
 }
 
 /// Resolves and connects, all of it within `limit`.
-pub(super) async fn open(name: &Name, tls: Option<&TlsClient>, limit: Duration) -> Result<Stream, ConnectError> {
+pub(super) async fn open(
+    name: &Name,
+    tls: Option<&TlsClient>,
+    preface: &[u8],
+    limit: Duration,
+) -> Result<Stream, ConnectError> {
     let deadline = Instant::now() + limit;
     let addresses = timeout(limit, name.resolve()).await.map_err(|_| too_late(limit))??;
-    connect(&addresses, tls, deadline).await
+    connect(&addresses, tls, preface, deadline).await
 }
 
 fn too_late(limit: Duration) -> ConnectError {

@@ -5,7 +5,7 @@ use super::name::Name;
 use super::stream::{Meter, Metered};
 use super::{ForwardError, IDLE_MAX, Target};
 use hyper::client::conn::{http1, http2};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -19,16 +19,23 @@ const HTTP2_CONNECTIONS_MAX: usize = 8;
 const HEADER_LIST_BYTES_MAX: u32 = 64 * 1024;
 const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+const FRAME_BYTES_MAX: u32 = 16 * 1024;
+/// What one stream holds of a body that the upstream does not take.
+const SEND_BUFFER_BYTES: usize = 256 * 1024;
+const HEADER_TABLE_BYTES: u32 = 4096;
+/// Streams that we reset and whose late frames are still expected.
+const RESET_STREAMS_MAX: usize = 64;
+/// Streams that the upstream may open and reset, or break, before the connection ends.
+const UPSTREAM_RESETS_MAX: usize = 128;
 
 pub(super) struct Endpoint {
     name: Name,
+    label: Arc<str>,
     shelf: Mutex<Shelf>,
     http2: Mutex<Vec<Http2>>,
     /// One HTTP/2 connection is opened at a time, so that a burst shares it.
     opening: Semaphore,
     pub(super) in_flight: Arc<AtomicU32>,
-    /// After a failed connect, until when other addresses are preferred; milliseconds of the group's clock.
-    down_until_ms: AtomicU64,
 }
 
 /// HTTP/1.1 connections between two requests.
@@ -51,6 +58,7 @@ pub(super) struct Http2 {
     pub(super) sender: http2::SendRequest<Outgoing>,
     /// Clones of this are in flight.
     pub(super) streams: Arc<()>,
+    meter: Arc<Meter>,
     last_used: Instant,
 }
 
@@ -73,15 +81,24 @@ impl Shelf {
 }
 
 impl Endpoint {
-    pub(super) fn new(host: String, port: u16) -> Endpoint {
+    pub(super) fn new(host: &str, port: u16) -> Endpoint {
+        let name = Name::new(host.to_owned(), port);
         Endpoint {
-            name: Name::new(host, port),
+            label: name.shown().into(),
+            name,
             shelf: Mutex::default(),
             http2: Mutex::default(),
             opening: Semaphore::new(1),
             in_flight: Arc::default(),
-            down_until_ms: AtomicU64::new(0),
         }
+    }
+
+    /// `host:port`.
+    pub(super) fn label(&self) -> &Arc<str> {
+        &self.label
+    }
+    pub(super) fn is_at(&self, host: &str, port: u16) -> bool {
+        self.name.port == port && self.name.host == host
     }
 
     fn shelf(&self) -> MutexGuard<'_, Shelf> {
@@ -89,13 +106,6 @@ impl Endpoint {
     }
     fn http2_connections(&self) -> MutexGuard<'_, Vec<Http2>> {
         self.http2.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn is_down(&self, now_ms: u64) -> bool {
-        self.down_until_ms.load(Relaxed) > now_ms
-    }
-    pub(super) fn set_down_until(&self, ms: u64) {
-        self.down_until_ms.store(ms, Relaxed);
     }
 
     /// The most recently used idle connection that is still open.
@@ -111,16 +121,17 @@ impl Endpoint {
     }
 
     /// Call with the head of the answer in hand. The connection is taken again only once its exchange is over.
-    pub(super) fn put_back(&self, mut connection: Http1) {
+    pub(super) fn put_back(&self, mut connection: Http1, now: Instant) {
         if connection.sender.is_closed() {
             return;
         }
-        connection.last_used = Instant::now();
+        connection.last_used = now;
         self.shelf().busy.push(connection);
     }
 
-    pub(super) async fn open_http1(&self, target: &Target) -> Result<Http1, ForwardError> {
-        let (stream, meter) = Metered::new(self.open(target).await?);
+    /// `preface` is what the connection begins with, if anything.
+    pub(super) async fn open_http1(&self, target: &Target, preface: &[u8]) -> Result<Http1, ForwardError> {
+        let (stream, meter) = Metered::new(self.open(target, preface).await?);
         let (sender, connection) =
             http1::Builder::new().handshake(stream).await.map_err(|error| self.unreachable(error.to_string()))?;
         // The task owns the socket. It ends with the connection: when the upstream closes it, when the exchange on it is
@@ -168,50 +179,43 @@ impl Endpoint {
     }
 
     async fn open_http2(&self, target: &Target) -> Result<Http2, ForwardError> {
-        let (stream, _) = Metered::new(self.open(target).await?);
-        let (sender, connection) = http2::Builder::new(Spawn)
-            .timer(crate::timer::TokioTimer)
-            .keep_alive_interval(Duration::from_secs(20))
-            .keep_alive_timeout(Duration::from_secs(10))
-            .max_header_list_size(HEADER_LIST_BYTES_MAX)
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .handshake(stream)
-            .await
-            .map_err(|error| self.unreachable(error.to_string()))?;
+        let (stream, meter) = Metered::new(self.open(target, &[]).await?);
+        let (sender, connection) =
+            Http2Limits::builder().handshake(stream).await.map_err(|error| self.unreachable(error.to_string()))?;
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "an upstream connection ended");
             }
         });
-        Ok(Http2 { sender, streams: Arc::default(), last_used: Instant::now() })
+        Ok(Http2 { sender, streams: Arc::default(), meter, last_used: Instant::now() })
     }
 
-    async fn open(&self, target: &Target) -> Result<super::stream::Stream, ForwardError> {
-        connect::open(&self.name, target.tls.as_ref(), target.settings.connect_timeout).await.map_err(|error| {
-            match error {
-                ConnectError::Unreachable(why) => self.unreachable(why),
-                ConnectError::Handshake(why) => self.unreachable(format!("TLS: {why}")),
-                ConnectError::Identity(why) => ForwardError::Identity(why),
-            }
+    async fn open(&self, target: &Target, preface: &[u8]) -> Result<super::stream::Stream, ForwardError> {
+        let opened = connect::open(&self.name, target.tls.as_deref(), preface, target.settings.connect_timeout).await;
+        opened.map_err(|error| match error {
+            ConnectError::Identity(why) => ForwardError::Identity(why),
+            error => self.unreachable(error.why()),
         })
     }
 
     fn unreachable(&self, why: String) -> ForwardError {
-        ForwardError::Connect { address: format!("{}:{}", self.name.host, self.name.port), why }
+        ForwardError::Connect { address: self.label.to_string(), why }
     }
 
-    /// Closes what has been idle for too long.
-    pub(super) fn sweep(&self, idle_timeout: Duration) {
+    /// Closes what has been idle for too long, and lets what is too old take no new request: whatever passes on it still
+    /// ends in its own time.
+    pub(super) fn sweep(&self, limits: &Keep) {
+        let now = Instant::now();
         let mut shelf = self.shelf();
         shelf.settle(usize::MAX);
-        shelf
-            .ready
-            .retain(|connection| !connection.sender.is_closed() && connection.last_used.elapsed() < idle_timeout);
+        let is_kept = |connection: &Http1| limits.keeps(&connection.meter, now) && !connection.sender.is_closed();
+        shelf.ready.retain(|connection| is_kept(connection) && now.duration_since(connection.last_used) < limits.idle);
+        shelf.busy.retain(is_kept);
         drop(shelf);
         self.http2_connections().retain(|connection| {
             let in_use = Arc::strong_count(&connection.streams) > 1;
-            !connection.sender.is_closed() && (in_use || connection.last_used.elapsed() < idle_timeout)
+            let is_fresh = in_use || now.duration_since(connection.last_used) < limits.idle;
+            !connection.sender.is_closed() && is_fresh && limits.keeps(&connection.meter, now)
         });
     }
 
@@ -227,9 +231,47 @@ impl Endpoint {
     }
 }
 
+/// How long connections are kept.
+pub(super) struct Keep {
+    pub(super) idle: Duration,
+    pub(super) age: Duration,
+}
+
+impl Keep {
+    fn keeps(&self, meter: &Meter, now: Instant) -> bool {
+        meter.age(now) < self.age.mul_f64(1.0 - meter.lot / 10.0)
+    }
+}
+
+/// Every limit of an HTTP/2 connection to an upstream: chosen here, none left to the library. (How many streams the upstream
+/// may open needs none: the library's client refuses all that is pushed.)
+pub(super) struct Http2Limits;
+
+impl Http2Limits {
+    pub(super) fn builder() -> http2::Builder<Spawn> {
+        let mut builder = http2::Builder::new(Spawn);
+        builder
+            .timer(crate::timer::TokioTimer)
+            .keep_alive_interval(Duration::from_secs(20))
+            .keep_alive_timeout(Duration::from_secs(10))
+            .keep_alive_while_idle(false)
+            .max_header_list_size(HEADER_LIST_BYTES_MAX)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .initial_max_send_streams(STREAMS_PER_CONNECTION)
+            .max_frame_size(FRAME_BYTES_MAX)
+            .max_send_buf_size(SEND_BUFFER_BYTES)
+            .header_table_size(HEADER_TABLE_BYTES)
+            .max_concurrent_reset_streams(RESET_STREAMS_MAX)
+            .max_pending_accept_reset_streams(UPSTREAM_RESETS_MAX)
+            .max_local_error_reset_streams(UPSTREAM_RESETS_MAX);
+        builder
+    }
+}
+
 /// Runs what hyper's HTTP/2 client wants run: its connection, and one task per streamed request body.
 #[derive(Clone, Copy)]
-struct Spawn;
+pub(super) struct Spawn;
 
 impl<F> hyper::rt::Executor<F> for Spawn
 where

@@ -1,10 +1,11 @@
 //! One request and its answer: which connection, how long to wait, whether to send again. It keeps no connection itself.
 use super::endpoint::{Endpoint, Http1, Http2};
 use super::group::Group;
-use super::{ForwardError, Patience, Target, path_and_query};
+use super::tries::Tries;
+use super::{ForwardError, Patience, Preface, Target, path_and_query};
 use crate::{Body, BodyError, Request, Response};
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Uri, Version, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use std::pin::{Pin, pin};
@@ -13,11 +14,6 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
-
-/// Addresses tried for one request.
-const ADDRESSES_TRIED_MAX: u32 = 3;
-/// Times one request may be put on a connection: a reused one that turned out dead, and a new one.
-const SENDS_MAX: u32 = 2;
 
 /// A request's body on its way out. Most requests have none, and the library moves a request a dozen times.
 pub(super) struct Outgoing(Option<Box<Watched>>);
@@ -92,7 +88,7 @@ pub(super) fn fit(request: &mut Request, target: &Target) -> Result<(), ForwardE
 }
 
 /// Why one attempt gave no answer.
-enum Failure {
+pub(super) enum Failure {
     /// Not a byte of the request left: it may be sent again, whatever it is.
     Unsent(Box<http::Request<Outgoing>>, hyper::Error),
     /// The connection ended before a byte of an answer.
@@ -101,14 +97,16 @@ enum Failure {
     Broken(hyper::Error),
     /// The upstream took too long.
     Late,
-    /// All of it took too long.
+    /// All of it took too long, or all that this try had.
     Overdue,
+    /// An answer that says to try elsewhere, and may be taken by its word.
+    Refused(StatusCode),
 }
 
 /// How long the head of the answer is waited for.
-struct Waits {
-    first_byte: Duration,
-    all: Duration,
+pub(super) struct Waits {
+    pub(super) first_byte: Duration,
+    pub(super) all: Duration,
 }
 
 impl Waits {
@@ -121,43 +119,49 @@ impl Waits {
 }
 
 pub(super) async fn run(group: &Group, target: &Target, request: Request) -> Result<Response, ForwardError> {
-    let started = Instant::now();
     let waits = Waits::of(&request, target);
-    let until = started + waits.all;
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let upload = (!body.is_end_stream()).then(Arc::<Upload>::default);
     // Idempotent methods of RFC 9110 §9.2.2; an empty body can be sent twice.
     let repeatable = upload.is_none() && is_idempotent(&parts.method);
+    let preface = target.settings.own_preface.as_ref().map(|own| match parts.extensions.remove::<Preface>() {
+        Some(Preface(of_client)) => of_client,
+        None => own.clone(),
+    });
     let outgoing = Outgoing(upload.clone().map(|upload| Box::new(Watched { body, upload })));
     let mut request = http::Request::from_parts(parts, outgoing);
-    let (mut tried, mut sends) = (0u64, 0u32);
-    let mut last = None;
-    while let Some((at, endpoint)) = group.pick(tried) {
-        let idle = if sends > 0 { None } else { lease_idle(group, target, endpoint, started) };
+    let mut tries = Tries::new(group, target, waits, repeatable);
+    loop {
+        let Some((at, endpoint)) = group.pick(tries.tried, tries.began) else {
+            tries.nobody_left(group, target).await?;
+            continue;
+        };
+        let try_until = tries.try_until();
+        let idle = if tries.wants_new { None } else { lease_idle(group, target, endpoint, tries.began) };
         let leased = match idle {
             Some(connection) => Ok(connection),
-            None => match timeout_at(until, lease(target, endpoint)).await {
+            None => match timeout_at(try_until, lease(target, endpoint, preface.as_deref())).await {
                 Ok(leased) => leased,
-                Err(_) => return Err(ForwardError::RequestTimeout(waits.all)),
+                Err(_) if try_until < tries.until => Err(tries.try_overdue()),
+                Err(_) => return Err(ForwardError::RequestTimeout(tries.waits.all)),
             },
         };
         let mut connection = match leased {
             Ok(connection) => connection,
             Err(error) => {
-                group.failed(endpoint);
-                tried |= 1 << at;
-                last = Some(error);
-                if tried.count_ones() >= ADDRESSES_TRIED_MAX {
-                    break;
-                }
+                tries.not_connected(group, target, at, error).await?;
                 continue;
             }
         };
-        let copy = (repeatable && connection.reused).then(|| Repeat::of(&request));
-        sends += 1;
+        let copy = (repeatable && (connection.reused || tries.retries.is_some())).then(|| Repeat::of(&request));
+        tries.sends(group, connection.reused);
         let guard = InFlight::begin(endpoint);
-        let failure = match connection.send(request, upload.as_deref(), waits.first_byte, until).await {
-            Ok(response) => return Ok(connection.finish(response, endpoint, guard, group.is_single())),
+        let sent = connection.send(request, upload.as_deref(), tries.waits.first_byte, try_until).await;
+        let failure = match sent {
+            Ok(response) => match tries.refused(group, target, at, &response) {
+                None => return Ok(connection.finish(response, endpoint, guard, group, &tries, at)),
+                Some(failure) => failure,
+            },
             Err(failure) => failure,
         };
         if let (Link::Http2(connection), Failure::Unsent(..)) = (&connection.link, &failure) {
@@ -166,19 +170,9 @@ pub(super) async fn run(group: &Group, target: &Target, request: Request) -> Res
         if let Some(error) = upload.as_ref().and_then(|upload| upload.failed.get()) {
             return Err(ForwardError::RequestBody(*error));
         }
-        let again = match (failure, copy) {
-            (Failure::Late, _) => return Err(ForwardError::FirstByteTimeout(waits.first_byte)),
-            (Failure::Overdue, _) => return Err(ForwardError::RequestTimeout(waits.all)),
-            (Failure::Broken(error), _) | (Failure::Unanswered(error), None) => return Err(broken(&error)),
-            (Failure::Unsent(request, error), _) => (*request, error),
-            (Failure::Unanswered(error), Some(copy)) => (copy.into_request(), error),
-        };
-        if sends >= SENDS_MAX {
-            return Err(broken(&again.1));
-        }
-        request = again.0;
+        drop(guard);
+        request = tries.again(group, target, at, failure, (connection.reused, copy)).await?;
     }
-    Err(last.unwrap_or_else(|| ForwardError::Protocol("no address is left to try".into())))
 }
 
 fn is_idempotent(method: &Method) -> bool {
@@ -186,7 +180,7 @@ fn is_idempotent(method: &Method) -> bool {
 }
 
 /// A request without body, to be sent once more. Nearly all are made for nothing, so the fields are one text and no map.
-struct Repeat {
+pub(super) struct Repeat {
     method: Method,
     uri: Uri,
     version: Version,
@@ -206,7 +200,7 @@ impl Repeat {
         Repeat { method: request.method().clone(), uri: request.uri().clone(), version: request.version(), fields }
     }
 
-    fn into_request(self) -> http::Request<Outgoing> {
+    pub(super) fn into_request(self) -> http::Request<Outgoing> {
         let mut request = http::Request::new(Outgoing(None));
         let mut parts = self.fields.split(|byte| *byte == b'\n');
         while let (Some(name), Some(value)) = (parts.next(), parts.next()) {
@@ -221,7 +215,7 @@ impl Repeat {
     }
 }
 
-fn broken(error: &hyper::Error) -> ForwardError {
+pub(super) fn broken(error: &hyper::Error) -> ForwardError {
     let mut why = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(error) = source {
@@ -240,24 +234,28 @@ struct Lease {
 
 enum Link {
     Http1(Http1),
+    /// It began with its client's address, so nobody else gets it.
+    OfOneClient(Http1),
     Http2(Http2),
 }
 
 /// An HTTP/1.1 connection that waits for its next request.
 fn lease_idle(group: &Group, target: &Target, endpoint: &Endpoint, now: Instant) -> Option<Lease> {
-    if target.settings.http2 {
+    if target.settings.http2 || target.settings.own_preface.is_some() {
         return None;
     }
     let connection = endpoint.take_idle(group.idle_timeout(), now)?;
     Some(Lease { link: Link::Http1(connection), reused: true })
 }
 
-async fn lease(target: &Target, endpoint: &Endpoint) -> Result<Lease, ForwardError> {
+async fn lease(target: &Target, endpoint: &Endpoint, preface: Option<&[u8]>) -> Result<Lease, ForwardError> {
     if target.settings.http2 {
         let (connection, reused) = endpoint.http2(target).await?;
         return Ok(Lease { link: Link::Http2(connection), reused });
     }
-    Ok(Lease { link: Link::Http1(endpoint.open_http1(target).await?), reused: false })
+    let connection = endpoint.open_http1(target, preface.unwrap_or_default()).await?;
+    let link = if preface.is_some() { Link::OfOneClient(connection) } else { Link::Http1(connection) };
+    Ok(Lease { link, reused: false })
 }
 
 impl Lease {
@@ -269,7 +267,7 @@ impl Lease {
         until: Instant,
     ) -> Result<http::Response<Incoming>, Failure> {
         match &mut self.link {
-            Link::Http1(connection) => {
+            Link::Http1(connection) | Link::OfOneClient(connection) => {
                 let reads = connection.meter.reads();
                 let sent = pin!(connection.sender.try_send_request(request));
                 let answer = answer(sent, upload, limit, until).await;
@@ -291,20 +289,40 @@ impl Lease {
         response: http::Response<Incoming>,
         endpoint: &Endpoint,
         guard: InFlight,
-        single: bool,
+        group: &Group,
+        tries: &Tries<'_>,
+        at: usize,
     ) -> Response {
-        let response = response.map(Body::incoming);
-        match self.link {
+        let mut response = response.map(Body::incoming);
+        let now = match self.link {
             Link::Http1(connection) => {
-                endpoint.put_back(connection);
+                let now = Instant::now();
+                endpoint.put_back(connection, now);
                 // Only the choice between addresses needs the count to last.
-                if single { response } else { response.map(|body| body.on_end(move |_| drop(guard))) }
+                if group.is_single() {
+                    return response;
+                }
+                response = response.map(|body| body.on_end(move |_| drop(guard)));
+                now
+            }
+            Link::OfOneClient(connection) => {
+                response = response.map(|body| body.on_end(move |_| drop((guard, connection))));
+                if group.is_single() {
+                    return response;
+                }
+                Instant::now()
             }
             Link::Http2(connection) => {
                 let streams = connection.streams;
-                response.map(|body| body.on_end(move |_| drop((guard, streams))))
+                response = response.map(|body| body.on_end(move |_| drop((guard, streams))));
+                if group.is_single() {
+                    return response;
+                }
+                Instant::now()
             }
-        }
+        };
+        tries.answered(group, endpoint, at, now, &mut response);
+        response
     }
 }
 

@@ -1,15 +1,17 @@
-//! All addresses of one target: which is tried first, and the sweeping of what is no longer used. It opens nothing.
-use super::endpoint::Endpoint;
-use super::{Key, Target};
+//! All endpoints of one target, as one worker knows them: which is tried first, and the sweeping of what is no longer used.
+//! It opens nothing. What is learnt of the endpoints is this worker's own; only illness found by checks is shared.
+use super::balance::{Balance, Ejected, Fault};
+use super::endpoint::{Endpoint, Keep};
+use super::fleet::{Fleet, Members};
+use super::retry::Budget;
+use super::{Addresses, Key, Target};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::time::Instant;
 
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
-/// An address that could not be connected to is passed over for so long, if there are others.
-const DOWN_MS: u64 = 2_000;
 
 #[derive(Default)]
 pub(super) struct Groups {
@@ -18,10 +20,19 @@ pub(super) struct Groups {
 }
 
 pub(super) struct Group {
-    endpoints: Box<[Endpoint]>,
-    idle_timeout: Duration,
+    endpoints: Box<[Arc<Endpoint>]>,
+    keep: Keep,
+    /// `None` for one fixed address: nothing is chosen there, and nothing measured.
+    choice: Option<Choice>,
+}
+
+/// What choosing between endpoints needs.
+struct Choice {
+    members: Arc<Members>,
+    balance: Mutex<Balance>,
+    budget: Mutex<Budget>,
+    /// Zero of this worker's microseconds.
     started: Instant,
-    random: AtomicU64,
 }
 
 impl Groups {
@@ -31,10 +42,13 @@ impl Groups {
 
     pub(super) fn of(self: &Arc<Groups>, target: &Target) -> Arc<Group> {
         let mut groups = self.lock();
-        if let Some(group) = groups.get(&target.key) {
+        let known = groups.get(&target.key);
+        if let Some(group) = known
+            && group.is_current(target)
+        {
             return Arc::clone(group);
         }
-        let group = Arc::new(Group::new(target));
+        let group = Arc::new(Group::new(target, known.map(Arc::as_ref)));
         groups.insert(target.key, Arc::clone(&group));
         drop(groups);
         if !self.is_swept.swap(true, Relaxed) {
@@ -45,7 +59,7 @@ impl Groups {
 
     pub(super) fn idle_connections(&self) -> usize {
         let groups = self.lock();
-        groups.values().flat_map(|group| &group.endpoints).map(Endpoint::idle_connections).sum()
+        groups.values().flat_map(|group| &group.endpoints).map(|endpoint| endpoint.idle_connections()).sum()
     }
 }
 
@@ -56,83 +70,136 @@ async fn sweep(groups: Weak<Groups>) {
         let Some(groups) = groups.upgrade() else { return };
         groups.lock().retain(|_, group| {
             for endpoint in &group.endpoints {
-                endpoint.sweep(group.idle_timeout);
+                endpoint.sweep(&group.keep);
             }
             // A target that no snapshot names any more leaves nothing behind.
-            Arc::strong_count(group) > 1 || !group.endpoints.iter().all(Endpoint::is_empty)
+            Arc::strong_count(group) > 1 || !group.endpoints.iter().all(|endpoint| endpoint.is_empty())
         });
     }
 }
 
 impl Group {
-    fn new(target: &Target) -> Group {
+    /// Endpoints that stay keep their connections and what is known of them; those that go end with their last exchange.
+    fn new(target: &Target, before: Option<&Group>) -> Group {
+        let keep = Keep { idle: target.settings.idle_timeout, age: target.settings.max_age };
+        let Some(fleet) = &target.fleet else {
+            let Addresses::Listed(addresses) = &target.settings.addresses else {
+                return Group { endpoints: Box::default(), keep, choice: None };
+            };
+            let endpoints = addresses.iter().map(|(host, port)| Arc::new(Endpoint::new(host, *port))).collect();
+            return Group { endpoints, keep, choice: None };
+        };
+        let members = fleet.members();
+        let place = |(host, port): &(String, u16)| {
+            before.and_then(|group| group.endpoints.iter().position(|endpoint| endpoint.is_at(host, *port)))
+        };
+        let was: Vec<Option<usize>> = members.addresses.iter().map(place).collect();
+        let kept = |at: Option<usize>| before.and_then(|group| group.endpoints.get(at?)).map(Arc::clone);
+        let endpoints = members.addresses.iter().zip(&was);
         let endpoints =
-            target.settings.addresses.iter().map(|(host, port)| Endpoint::new(host.clone(), *port)).collect();
-        Group {
-            endpoints,
-            idle_timeout: target.settings.idle_timeout,
-            started: Instant::now(),
-            random: AtomicU64::new(u64::from_be_bytes(target.key.first_chunk().copied().unwrap_or_default()) | 1),
+            endpoints.map(|((host, port), at)| kept(*at).unwrap_or_else(|| Arc::new(Endpoint::new(host, *port))));
+        let endpoints = endpoints.collect();
+        let choice = match before.and_then(|group| group.choice.as_ref()) {
+            Some(before) => before.resumed(members, &was),
+            None => Choice::new(target, members),
+        };
+        Group { endpoints, keep, choice: Some(choice) }
+    }
+
+    fn is_current(&self, target: &Target) -> bool {
+        match (&target.fleet, &self.choice) {
+            (Some(fleet), Some(choice)) => fleet.version() == choice.members.version,
+            _ => true,
         }
     }
 
     pub(super) fn idle_timeout(&self) -> Duration {
-        self.idle_timeout
+        self.keep.idle
     }
+
+    /// Is there nothing to choose, and so nothing to learn?
     pub(super) fn is_single(&self) -> bool {
-        self.endpoints.len() == 1
+        self.choice.is_none()
     }
 
-    /// The better of two addresses drawn at random, by requests in flight; `tried` is a bit set of those that failed.
-    /// Addresses that failed lately come last.
-    pub(super) fn pick(&self, tried: u64) -> Option<(usize, &Endpoint)> {
-        if self.is_single() {
-            return if tried == 0 { self.endpoints.first().map(|endpoint| (0, endpoint)) } else { None };
+    /// The endpoint to try; `tried` is a bit set of those that failed this request.
+    pub(super) fn pick(&self, tried: u64, now: Instant) -> Option<(usize, &Endpoint)> {
+        let Some(choice) = &self.choice else {
+            return if tried == 0 { self.endpoints.first().map(|endpoint| (0, endpoint.as_ref())) } else { None };
+        };
+        let in_flight = |at: usize| self.endpoints.get(at).map_or(0, |endpoint| endpoint.in_flight.load(Relaxed));
+        let at = lock(&choice.balance).pick(choice.us(now), tried, choice.members.well(), in_flight)?;
+        self.endpoints.get(at).map(|endpoint| (at, endpoint.as_ref()))
+    }
+
+    /// How many endpoints this request was not put to.
+    pub(super) fn others(&self, tried: u64) -> usize {
+        self.endpoints.len().saturating_sub(usize::try_from(tried.count_ones()).unwrap_or(0))
+    }
+
+    /// The head of an answer came, after so long.
+    pub(super) fn answered(&self, at: usize, now: Instant, took: Duration) {
+        if let Some(choice) = &self.choice {
+            lock(&choice.balance).answered(at, choice.us(now), micros(took));
         }
-        let now_ms = self.now_ms();
-        let (mut untried, mut up) = (0u64, 0u64);
-        for (at, endpoint) in self.endpoints.iter().enumerate() {
-            let bit = 1u64 << at;
-            if tried & bit == 0 {
-                untried |= bit;
-                up |= if endpoint.is_down(now_ms) { 0 } else { bit };
-            }
+    }
+
+    /// A try failed, begun at `began`.
+    pub(super) fn failed(&self, target: &Target, at: usize, began: Instant, fault: Fault, why: &dyn std::fmt::Display) {
+        let (Some(choice), Some(fleet)) = (&self.choice, &target.fleet) else { return };
+        let now = Instant::now();
+        let took = micros(now.duration_since(began));
+        let ejected = lock(&choice.balance).failed(at, choice.us(now), took, fault);
+        if let (Some(Ejected { for_us, times }), Some(endpoint)) = (ejected, self.endpoints.get(at)) {
+            let rest = Duration::from_micros(for_us);
+            choice.members.eject(at, fleet.now_ms().saturating_add(for_us / 1_000));
+            Fleet::count(&fleet.counts.ejections);
+            let for_s = rest.as_secs_f32();
+            tracing::warn!(upstream = fleet.label, endpoint = %endpoint.label(), for_s, times, why = %why, "an upstream endpoint is put aside");
         }
-        let candidates = if up == 0 { untried } else { up };
-        let first = self.draw(candidates)?;
-        let second = self.draw(candidates & !(1 << first)).unwrap_or(first);
-        let load = |at: usize| self.endpoints.get(at).map_or(u32::MAX, |endpoint| endpoint.in_flight.load(Relaxed));
-        let at = if load(second) < load(first) { second } else { first };
-        self.endpoints.get(at).map(|endpoint| (at, endpoint))
     }
 
-    pub(super) fn failed(&self, endpoint: &Endpoint) {
-        endpoint.set_down_until(self.now_ms() + DOWN_MS);
-    }
-
-    fn now_ms(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-
-    /// One of the bits set, evenly.
-    fn draw(&self, mut bits: u64) -> Option<usize> {
-        let count = bits.count_ones();
-        if count == 0 {
-            return None;
+    /// A request that may be tried again adds to what retries may cost.
+    pub(super) fn earn(&self) {
+        if let Some(choice) = &self.choice {
+            lock(&choice.budget).earn();
         }
-        for _ in 0..self.random() % u64::from(count) {
-            bits &= bits - 1;
-        }
-        usize::try_from(bits.trailing_zeros()).ok()
     }
 
-    /// xorshift64: for spreading load, never for secrets.
-    fn random(&self) -> u64 {
-        let mut x = self.random.load(Relaxed);
-        x ^= x << 13;
-        x ^= x >> 7;
-        x ^= x << 17;
-        self.random.store(x, Relaxed);
-        x
+    /// May one more be tried again?
+    pub(super) fn spend(&self, fleet: &Fleet) -> bool {
+        let Some(choice) = &self.choice else { return false };
+        let allowed = lock(&choice.budget).spend(choice.us(Instant::now()));
+        Fleet::count(if allowed { &fleet.counts.retries } else { &fleet.counts.retries_refused });
+        allowed
     }
+}
+
+impl Choice {
+    fn new(target: &Target, members: Arc<Members>) -> Choice {
+        // Workers that draw alike would all choose the same endpoint.
+        let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), target.key);
+        let balance = Balance::new(target.settings.outliers.clone(), members.addresses.len(), seed);
+        let percent = target.settings.retries.as_ref().map_or(0, |retries| retries.budget_percent);
+        let budget = Mutex::new(Budget::new(percent));
+        Choice { members, balance: Mutex::new(balance), budget, started: Instant::now() }
+    }
+
+    fn resumed(&self, members: Arc<Members>, was: &[Option<usize>]) -> Choice {
+        let balance = Mutex::new(lock(&self.balance).resumed(was, self.us(Instant::now())));
+        let budget = Mutex::new(lock(&self.budget).clone());
+        Choice { members, balance, budget, started: self.started }
+    }
+
+    fn us(&self, now: Instant) -> u64 {
+        micros(now.duration_since(self.started))
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -26,6 +26,12 @@ impl Name {
         Name { host, port, under_way: Arc::default() }
     }
 
+    /// `host:port`, as in a `Host` field.
+    pub(super) fn shown(&self) -> String {
+        let (host, port) = (&self.host, self.port);
+        if host.contains(':') && !host.starts_with('[') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    }
+
     /// Who gives up waiting leaves the look-up to those who come after.
     pub(super) async fn resolve(&self) -> Answer {
         if let Some(address) = connect::literal(&self.host, self.port) {

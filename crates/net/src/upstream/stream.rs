@@ -7,8 +7,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 
 const SCRATCH_BYTES: usize = 64 * 1024;
@@ -23,13 +25,22 @@ pub(crate) enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// Reads that brought bytes, counted since the connection opened.
-#[derive(Debug, Default)]
-pub(crate) struct Meter(AtomicU64);
+/// What is known of a connection besides its bytes.
+#[derive(Debug)]
+pub(crate) struct Meter {
+    /// Reads that brought bytes, counted since the connection opened.
+    reads: AtomicU64,
+    opened: Instant,
+    /// Drawn at random, 0 to 1: what happens to all connections at some age does not happen to all at once.
+    pub(super) lot: f64,
+}
 
 impl Meter {
     pub(crate) fn reads(&self) -> u64 {
-        self.0.load(Relaxed)
+        self.reads.load(Relaxed)
+    }
+    pub(super) fn age(&self, now: Instant) -> Duration {
+        now.duration_since(self.opened)
     }
 }
 
@@ -40,7 +51,7 @@ pub(crate) struct Metered {
 
 impl Metered {
     pub(crate) fn new(stream: Stream) -> (Metered, Arc<Meter>) {
-        let meter = Arc::new(Meter::default());
+        let meter = Arc::new(Meter { reads: AtomicU64::new(0), opened: Instant::now(), lot: super::jitter() });
         (Metered { stream, meter: Arc::clone(&meter) }, meter)
     }
 }
@@ -56,7 +67,7 @@ impl hyper::rt::Read for Metered {
                 Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, &mut buffer),
             })?;
             if !buffer.filled().is_empty() {
-                this.meter.0.fetch_add(1, Relaxed);
+                this.meter.reads.fetch_add(1, Relaxed);
                 cursor.put_slice(buffer.filled());
             }
             Poll::Ready(Ok(()))

@@ -146,18 +146,28 @@ async fn converse(mut stream: impl AsyncRead + AsyncWrite + Unpin, seen: &Seen) 
 
 fn settings(addresses: &[SocketAddr]) -> TargetSettings {
     TargetSettings {
-        addresses: addresses.iter().map(|address| (address.ip().to_string(), address.port())).collect(),
+        addresses: Addresses::Listed(addresses.iter().map(|a| (a.ip().to_string(), a.port())).collect()),
         http2: false,
         tls: None,
         connect_timeout: LIMIT,
         first_byte_timeout: LIMIT,
         request_timeout: 2 * LIMIT,
         idle_timeout: Duration::from_secs(60),
+        max_age: Duration::from_secs(600),
+        outliers: Outliers::default(),
+        health: None,
+        retries: None,
+        own_preface: None,
     }
 }
 
+/// A target without tasks: of listed addresses that nobody checks.
+fn new_target(settings: TargetSettings) -> Result<Target, String> {
+    Fleets::new().target(settings)
+}
+
 fn target(server: &RawServer) -> Arc<Target> {
-    Arc::new(Target::new(settings(&[server.address])).unwrap())
+    Arc::new(new_target(settings(&[server.address])).unwrap())
 }
 
 fn request(method: Method, path: &str, body: Body) -> Request {
@@ -206,7 +216,7 @@ async fn equal_targets_share_connections_and_others_do_not() {
     let server = serve_raw(vec![ok(), ok(), ok()]).await;
     let pool = Pool::new();
     let other = TargetSettings { idle_timeout: LIMIT, ..settings(&[server.address]) };
-    for target in [target(&server), target(&server), Arc::new(Target::new(other).unwrap())] {
+    for target in [target(&server), target(&server), Arc::new(new_target(other).unwrap())] {
         exchange(&pool, &target, get("/")).await.unwrap();
         while pool.idle_connections() == 0 {
             tokio::task::yield_now().await;
@@ -313,7 +323,7 @@ fn dead_address() -> SocketAddr {
 #[tokio::test]
 async fn a_refused_connection_is_told() {
     let address = dead_address();
-    let target = Arc::new(Target::new(settings(&[address])).unwrap());
+    let target = Arc::new(new_target(settings(&[address])).unwrap());
     let found = exchange(&Pool::new(), &target, get("/")).await;
     assert!(
         matches!(&found, Err(ForwardError::Connect { address: told, .. }) if *told == address.to_string()),
@@ -325,7 +335,7 @@ async fn a_refused_connection_is_told() {
 async fn a_dead_address_of_two_costs_no_request() {
     let replies = (0..20).map(|_| ok()).collect();
     let server = serve_raw(replies).await;
-    let target = Arc::new(Target::new(settings(&[dead_address(), server.address])).unwrap());
+    let target = Arc::new(new_target(settings(&[dead_address(), server.address])).unwrap());
     let pool = Pool::new();
     for _ in 0..20 {
         let post = request(Method::POST, "/x", Body::full("value"));
@@ -335,22 +345,23 @@ async fn a_dead_address_of_two_costs_no_request() {
 
 #[tokio::test]
 async fn requests_spread_over_addresses() {
-    let slow = "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n";
-    let (one, two) = (serve_raw(vec![keep(slow), keep(slow)]).await, serve_raw(vec![keep(slow), keep(slow)]).await);
-    let target = Arc::new(Target::new(settings(&[one.address, two.address])).unwrap());
+    let slow = || (0..4).map(|_| keep("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n")).collect();
+    let (one, two) = (serve_raw(slow()).await, serve_raw(slow()).await);
+    let target = Arc::new(new_target(settings(&[one.address, two.address])).unwrap());
     let pool = Pool::new();
     let mut streaming = Vec::new();
     for _ in 0..4 {
         streaming.push(pool.send(&target, get("/")).await.unwrap());
     }
-    assert_eq!((one.connections(), two.connections()), (2, 2), "the one with fewer in flight is taken");
+    assert!(one.connections() > 0 && two.connections() > 0, "the second goes where none is in flight");
+    assert_eq!(one.connections() + two.connections(), 4);
 }
 
 #[tokio::test]
 async fn an_upstream_that_says_nothing_is_given_up() {
     let server = serve_raw(vec![Reply::Silence, Reply::Silence]).await;
     let short = Duration::from_millis(50);
-    let target = Target::new(TargetSettings { first_byte_timeout: short, ..settings(&[server.address]) }).unwrap();
+    let target = new_target(TargetSettings { first_byte_timeout: short, ..settings(&[server.address]) }).unwrap();
     let (pool, target) = (Pool::new(), Arc::new(target));
     for body in [Body::empty(), Body::full("value")] {
         let found = exchange(&pool, &target, request(Method::POST, "/", body)).await;
@@ -364,7 +375,7 @@ async fn an_upstream_that_says_nothing_is_given_up() {
 async fn a_slow_client_is_not_the_upstreams_fault() {
     let server = serve_raw(vec![Reply::Silence]).await;
     let short = Duration::from_millis(20);
-    let target = Target::new(TargetSettings { first_byte_timeout: short, ..settings(&[server.address]) }).unwrap();
+    let target = new_target(TargetSettings { first_byte_timeout: short, ..settings(&[server.address]) }).unwrap();
     let (sender, body) = Body::stream(1);
     let pool = Pool::new();
     let target = Arc::new(target);
@@ -381,7 +392,7 @@ async fn a_slow_client_is_not_the_upstreams_fault() {
 async fn a_request_has_a_limit_for_all_of_it() {
     let server = serve_raw(vec![Reply::Silence, Reply::Silence]).await;
     let short = Duration::from_millis(50);
-    let target = Target::new(TargetSettings { request_timeout: short, ..settings(&[server.address]) }).unwrap();
+    let target = new_target(TargetSettings { request_timeout: short, ..settings(&[server.address]) }).unwrap();
     let (pool, target) = (Pool::new(), Arc::new(target));
     let (_sender, never) = Body::stream(1);
     for body in [Body::empty(), never] {
@@ -398,7 +409,7 @@ async fn a_request_has_a_limit_for_all_of_it() {
     while let Ok(Ok(stream)) = tokio::time::timeout(short, tokio::net::TcpStream::connect(address)).await {
         held.push(stream);
     }
-    let target = Target::new(TargetSettings { request_timeout: short, ..settings(&[address]) }).unwrap();
+    let target = new_target(TargetSettings { request_timeout: short, ..settings(&[address]) }).unwrap();
     let found = exchange(&pool, &Arc::new(target), get("/")).await;
     assert!(matches!(found, Err(ForwardError::RequestTimeout(limit)) if limit == short), "{found:?}");
 }
@@ -492,14 +503,14 @@ async fn an_unused_connection_is_closed() {
     let server = serve_raw(vec![ok()]).await;
     let short = TargetSettings { idle_timeout: Duration::from_millis(10), ..settings(&[server.address]) };
     let pool = Pool::new();
-    exchange(&pool, &Arc::new(Target::new(short).unwrap()), get("/")).await.unwrap();
+    exchange(&pool, &Arc::new(new_target(short).unwrap()), get("/")).await.unwrap();
     server.ended().await;
     idle(&pool, 0).await;
 }
 
 fn tls_settings(address: SocketAddr, name: &str, certificate: &Certificate, http2: bool) -> TargetSettings {
     let roots: Arc<[u8]> = certificate.pem.as_bytes().into();
-    TargetSettings { tls: Some((name.into(), Some(roots))), http2, ..settings(&[address]) }
+    TargetSettings { tls: Some(UpstreamTls::named(name, Some(roots))), http2, ..settings(&[address]) }
 }
 
 #[tokio::test]
@@ -507,7 +518,7 @@ async fn an_https_upstream_is_verified() {
     let good = certificate(&["orders.example"]);
     let server = serve_raw_tls(&good, b"http/1.1", vec![ok()]).await;
     let pool = Pool::new();
-    let target = |settings| Arc::new(Target::new(settings).unwrap());
+    let target = |settings| Arc::new(new_target(settings).unwrap());
     let trusted = target(tls_settings(server.address, "orders.example", &good, false));
     assert_eq!(exchange(&pool, &trusted, get("/")).await.unwrap().1, "ok");
     let wrong_name = target(tls_settings(server.address, "other.example", &good, false));
@@ -525,17 +536,20 @@ async fn an_https_upstream_is_verified() {
 #[test]
 fn settings_that_cannot_work_are_refused() {
     let check = |settings: TargetSettings, word: &str| {
-        let found = Target::new(settings).err().unwrap_or_default();
+        let found = new_target(settings).err().unwrap_or_default();
         assert!(found.contains(word), "{found}");
     };
     let address = "127.0.0.1:1".parse().unwrap();
     check(settings(&[]), "1 to 64 addresses");
     check(settings(&[address; 65]), "1 to 64 addresses");
-    check(TargetSettings { tls: Some(("a b".into(), None)), ..settings(&[address]) }, "`a b`");
-    let roots = |pem: &[u8]| TargetSettings { tls: Some(("a".into(), Some(pem.into()))), ..settings(&[address]) };
+    check(TargetSettings { tls: Some(UpstreamTls::named("a b", None)), ..settings(&[address]) }, "`a b`");
+    let roots =
+        |pem: &[u8]| TargetSettings { tls: Some(UpstreamTls::named("a", Some(pem.into()))), ..settings(&[address]) };
     check(roots(b""), "no certificate");
     check(roots(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), "no usable certificate");
 }
 
+mod fleet;
 mod framing;
 mod http2;
+mod identity;

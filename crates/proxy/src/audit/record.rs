@@ -52,6 +52,9 @@ pub struct Record {
     /// base64url SHA-256 of the Txn-Token (`tth`, WIRE §2).
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub tth: Option<Arc<str>>,
+    /// Of an upstream with more than one address, or after a retry: who answered.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub upstream: Option<Box<UpstreamFacts>>,
     /// SPIFFE ID of this edge.
     pub own: Arc<str>,
     /// Status sent; 499 when the client went away first.
@@ -85,6 +88,7 @@ impl Record {
             + [&self.txn, &self.tth].into_iter().flatten().map(|text| text.len()).sum::<usize>()
             + [&request.host, &request.path].into_iter().map(String::len).sum::<usize>()
             + request.method.len()
+            + self.upstream.as_ref().map_or(0, |upstream| size_of::<UpstreamFacts>() + upstream.address.len())
             + self.principal.as_deref().map_or(0, memory_of_principal)
             + self.token.as_ref().and_then(|token| token.facts.as_deref()).map_or(0, memory_of_facts)
             + self.explanation.as_ref().map_or(0, memory_of_explanation)
@@ -155,6 +159,15 @@ pub struct RequestFacts {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub tls: Option<Cow<'static, str>>,
     pub connection: u64,
+}
+
+/// The endpoint that answered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct UpstreamFacts {
+    /// `host:port`.
+    pub address: Arc<str>,
+    /// 1 when the first endpoint that was chosen answered; connections that failed count.
+    pub tries: u32,
 }
 
 /// The principal, projected to what rules can ask for, so that a decision can be replayed.

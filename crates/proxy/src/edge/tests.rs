@@ -1,7 +1,7 @@
 //! One request through the edge while its configuration changes under it. No listener, no issuer: keys come when they are
 //! asked for.
 use super::*;
-use feed::{Current, Expose, Issuer, KeyDemand, KeyDemandOutcome, Protocol, Service, Snapshot, Upstream};
+use feed::{Current, Expose, Issuer, KeyDemand, KeyDemandOutcome, Service, Snapshot, Upstream};
 use net::Service as _;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
@@ -40,14 +40,10 @@ fn service(strict: bool) -> Service {
     let second = Duration::from_secs(1);
     Service {
         name: "orders".into(),
-        upstream: Some(Upstream {
-            addresses: vec![feed::Address { host: "127.0.0.1".into(), port: 1 }],
-            protocol: Protocol::Http1,
-            tls: None,
-            connect_timeout: second,
-            first_byte_timeout: second,
-            idle_timeout: second,
-        }),
+        upstream: Some(Upstream::plain(feed::Endpoints::Listed(vec![feed::Address {
+            host: "127.0.0.1".into(),
+            port: 1,
+        }]))),
         expose: vec![Expose { host: "*".into(), path: Pattern::parse("/**").unwrap() }],
         policy: ServicePolicy::compile(&source).unwrap_or_else(|problems| panic!("{problems:?}")),
         tolerance: Tolerance::default(),

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use feed::{Issuer, Resource};
 use http::{HeaderMap, HeaderName, Method, Version};
+use net::upstream::Answered;
 use net::{BodyEnd, Connection, End, Request, Response};
 use trust::path::NormalPath;
 use trust::policy::{Decision as PolicyDecision, Explanation, Verdict};
@@ -16,7 +17,9 @@ use trust::principal::{Kind, Principal};
 use trust::reason::Reason;
 
 use super::{Client, Shared};
-use crate::audit::record::{Decision, OCSF_HTTP_ACTIVITY, PrincipalFacts, Record, RequestFacts, TokenFacts, bounded};
+use crate::audit::record::{
+    Decision, OCSF_HTTP_ACTIVITY, PrincipalFacts, Record, RequestFacts, TokenFacts, UpstreamFacts, bounded,
+};
 use crate::clock::UnixMs;
 use crate::cors::Grant;
 use crate::metrics::InFlight;
@@ -142,6 +145,11 @@ impl Recording {
             note_keys(token, issuer, now);
             record.principal = Some(entry.recorded(view, |principal| principal_facts(principal, &view.groups)));
         });
+    }
+
+    /// Which endpoint of a fleet answered, and at which try.
+    pub(crate) fn upstream(&mut self, Answered { address, tries }: Answered) {
+        self.note(|record| record.upstream = Some(Box::new(UpstreamFacts { address, tries })));
     }
 
     pub(crate) fn decided(&mut self, decision: &PolicyDecision) {

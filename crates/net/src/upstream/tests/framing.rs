@@ -17,7 +17,7 @@ async fn sent(request: Request, end: &str) -> String {
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
         all
     });
-    let target = Arc::new(Target::new(settings(&[address])).unwrap());
+    let target = Arc::new(new_target(settings(&[address])).unwrap());
     let pool = Pool::new();
     let exchange = exchange(&pool, &target, request);
     assert_eq!(tokio::time::timeout(LIMIT, exchange).await.unwrap().unwrap().0, StatusCode::OK);

@@ -90,7 +90,7 @@ async fn serve_http2() -> Http2Server {
 }
 
 fn http2_target(server: &Http2Server) -> Arc<Target> {
-    Arc::new(Target::new(TargetSettings { http2: true, ..settings(&[server.address]) }).unwrap())
+    Arc::new(new_target(TargetSettings { http2: true, ..settings(&[server.address]) }).unwrap())
 }
 
 #[tokio::test]
@@ -142,7 +142,7 @@ async fn a_stream_given_up_is_reset_and_its_connection_kept() {
     let server = serve_http2().await;
     let short =
         TargetSettings { http2: true, first_byte_timeout: Duration::from_millis(50), ..settings(&[server.address]) };
-    let (pool, target) = (Pool::new(), Arc::new(Target::new(short).unwrap()));
+    let (pool, target) = (Pool::new(), Arc::new(new_target(short).unwrap()));
     let found = exchange(&pool, &target, get("/silence")).await;
     assert!(matches!(found, Err(ForwardError::FirstByteTimeout(_))), "{found:?}");
     tokio::time::timeout(LIMIT, server.resets.notified()).await.expect("the stream should have been reset");
@@ -189,7 +189,7 @@ async fn http2_over_tls_is_agreed_by_alpn() {
         stream.read_exact(&mut preface).await.unwrap();
         (stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec), preface.to_vec())
     });
-    let target = Target::new(tls_settings(address, "orders.example", &certificate, true)).unwrap();
+    let target = new_target(tls_settings(address, "orders.example", &certificate, true)).unwrap();
     let found = exchange(&Pool::new(), &Arc::new(target), get("/")).await;
     assert!(found.is_err(), "the upstream left after the preface");
     let (alpn, preface) = served.await.unwrap();
