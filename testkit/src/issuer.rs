@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::http1::{Connection, Head, Listener, answer, lock};
+use crate::http1::{Connection, Head, Listener, answer, lock, read_sized};
 use crate::signing::{Kind, SigningKey, overlay};
 
 /// How an endpoint answers.
@@ -53,6 +53,18 @@ struct State {
     issuer: Option<String>,
     jwks_uri: Option<String>,
     delay: Duration,
+    introspection: Value,
+    introspection_fault: Fault,
+    introspection_type: String,
+    introspected: Vec<Introspected>,
+}
+
+/// One question about a token, as it came.
+#[derive(Debug, Clone)]
+pub struct Introspected {
+    pub authorization: String,
+    pub accept: String,
+    pub form: String,
 }
 
 #[derive(Default)]
@@ -89,6 +101,10 @@ impl Issuer {
             issuer: None,
             jwks_uri: None,
             delay: Duration::ZERO,
+            introspection: json!({"active": false}),
+            introspection_fault: Fault::None,
+            introspection_type: "application/json".into(),
+            introspected: Vec::new(),
         }));
         let counts: Arc<Counts> = Arc::default();
         let (shared, counted) = (Arc::clone(&state), Arc::clone(&counts));
@@ -251,6 +267,29 @@ impl Issuer {
         self.counts.not_modified.load(Ordering::SeqCst)
     }
 
+    /// What every question about a token is answered with (RFC 7662); before that, nothing is active.
+    pub fn introspect_as(&self, answer: Value) {
+        lock(&self.state).introspection = answer;
+    }
+
+    /// The same, as this text of this media type.
+    pub fn introspect_as_text(&self, media_type: &str, text: &str) {
+        let mut state = lock(&self.state);
+        state.introspection_type = media_type.to_owned();
+        state.introspection_fault = Fault::Body(text.to_owned());
+    }
+
+    pub fn misbehave_in_introspection(&self, fault: Fault) {
+        let mut state = lock(&self.state);
+        state.introspection_type = "application/json".into();
+        state.introspection_fault = fault;
+    }
+
+    /// Questions about tokens so far.
+    pub fn introspected(&self) -> Vec<Introspected> {
+        lock(&self.state).introspected.clone()
+    }
+
     /// Discovery requests so far.
     pub fn discoveries(&self) -> usize {
         self.counts.discovery.load(Ordering::SeqCst)
@@ -267,7 +306,10 @@ fn serve(mut connection: Connection, state: &Mutex<State>, counts: &Counts) {
             let state = lock(state);
             let issuer = state.issuer.clone().unwrap_or_else(|| here(&head));
             let uri = state.jwks_uri.clone().unwrap_or_else(|| format!("{}/jwks", here(&head)));
-            let document = json!({"issuer": issuer, "jwks_uri": uri, "response_types_supported": ["code"]});
+            let document = json!({
+                "issuer": issuer, "jwks_uri": uri, "response_types_supported": ["code"],
+                "introspection_endpoint": format!("{}/introspect", here(&head)),
+            });
             let fields = state.date.clone().map(|date| ("date", date)).into_iter().collect();
             (state.discovery_fault.clone(), fields, overlay(document, &state.more).to_string())
         } else if target == "/jwks" {
@@ -283,6 +325,24 @@ fn serve(mut connection: Connection, state: &Mutex<State>, counts: &Counts) {
                 fields.push(("etag", format!("\"{:x}\"", hasher.finish())));
             }
             (state.jwks_fault.clone(), fields, json!({"keys": keys}).to_string())
+        } else if target == "/introspect" {
+            let mut form = Vec::new();
+            let bytes = head.content_length().unwrap_or(0);
+            if read_sized(&mut connection.stream, bytes, |piece| form.extend_from_slice(piece)).is_err() {
+                return;
+            }
+            let field = |name: &str| head.field(name).unwrap_or_default().to_owned();
+            let mut state = lock(state);
+            state.introspected.push(Introspected {
+                authorization: field("authorization"),
+                accept: field("accept"),
+                form: String::from_utf8_lossy(&form).into_owned(),
+            });
+            let fields = match &state.introspection_fault {
+                Fault::Body(_) => vec![("content-type", state.introspection_type.clone())],
+                _ => Vec::new(),
+            };
+            (state.introspection_fault.clone(), fields, state.introspection.to_string())
         } else {
             (Fault::Status(404), Vec::new(), String::new())
         };

@@ -1,6 +1,6 @@
 // A real, certified OpenID provider (npm `oidc-provider`) on loopback, for tests. `node oidc-provider.mjs PORT` (0 = any free
 // port) prints `ready ISSUER`. Clients `support`, `finance` and `nobody` (secret: `secret`) get ES256 access tokens (RFC 9068)
-// by client_credentials; `resource` becomes `aud`; each token carries the groups below.
+// by client_credentials; `resource` becomes `aud` (opaque tokens for `urn:opaque`); each token carries the groups below.
 // One command per line of standard input, one line of answer:
 //   rotate        a new key signs, the old one stays published
 //   rotate-drop   a new key signs, the old one is gone
@@ -15,9 +15,10 @@ import { exportJWK, generateKeyPair, SignJWT } from "jose";
 import Provider from "oidc-provider";
 
 const GROUPS = { support: ["support"], finance: ["finance"], nobody: [] };
-const KINDS = { "/jwks": "jwks", "/.well-known/openid-configuration": "discovery", "/token": "token" };
+const OPAQUE = "urn:opaque"; // tokens for this resource only the provider can read
+const KINDS = { "/jwks": "jwks", "/.well-known/openid-configuration": "discovery", "/token": "token", "/token/introspection": "introspection" };
 console.info = console.error; // the provider gives advice there; standard output is for answers
-const counts = { jwks: 0, discovery: 0, token: 0 };
+const counts = { jwks: 0, discovery: 0, token: 0, introspection: 0 };
 let keys = [];
 let handle;
 let issuer;
@@ -36,11 +37,13 @@ async function rotate(kept) {
       devInteractions: { enabled: false },
       clientCredentials: { enabled: true },
       dPoP: { enabled: true },
+      introspection: { enabled: true },
       resourceIndicators: {
         enabled: true,
         defaultResource: () => "urn:orders",
         getResourceServerInfo: (_ctx, audience) => ({
-          scope: "orders.read", audience, accessTokenTTL: 300, accessTokenFormat: "jwt", jwt: { sign: { alg: "ES256" } },
+          scope: "orders.read", audience, accessTokenTTL: 300,
+          ...(audience === OPAQUE ? { accessTokenFormat: "opaque" } : { accessTokenFormat: "jwt", jwt: { sign: { alg: "ES256" } } }),
         }),
       },
     },

@@ -27,7 +27,12 @@ struct State {
 impl Board {
     pub(crate) fn new(current: feed::Current) -> Board {
         let epoch = current.load().map_or(0, |snapshot| snapshot.epoch);
-        let desired = feed::Desired { trust_domain: "".into(), issuers: Vec::new(), services: Vec::new() };
+        let desired = feed::Desired {
+            trust_domain: "".into(),
+            issuers: Vec::new(),
+            services: Vec::new(),
+            introspection: Vec::new(),
+        };
         Board { current, state: Mutex::new(State { desired, lines: Vec::new(), epoch, published_ms: 0 }) }
     }
 

@@ -1,14 +1,15 @@
 //! The handle on the keys of all issuers: what data planes ask, what operators read. It never fetches: the issuer's task does.
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
-use feed::KeyDemandOutcome;
+use feed::{IntrospectionOutcome, KeyDemandOutcome};
 use trust::keys::{KID_BYTES_MAX, Now, Outcome};
 
 use crate::Options;
 use crate::board::{Board, lock};
+use crate::introspection::Desk;
 use crate::issuer::{Command, IssuerReport, Line, Question};
 use crate::source::Source;
 
@@ -51,11 +52,18 @@ pub struct Keys {
     options: Arc<Options>,
     runtime: tokio::runtime::Handle,
     clock: Clock,
+    desks: Mutex<Vec<Arc<Desk>>>,
 }
 
 impl Keys {
     pub(crate) fn new(current: feed::Current, options: Options, runtime: tokio::runtime::Handle) -> Keys {
-        Keys { board: Arc::new(Board::new(current)), options: Arc::new(options), runtime, clock: Clock(Instant::now()) }
+        Keys {
+            board: Arc::new(Board::new(current)),
+            options: Arc::new(options),
+            runtime,
+            clock: Clock(Instant::now()),
+            desks: Mutex::default(),
+        }
     }
 
     /// Lines whose source is the same go on; others end or begin.
@@ -77,6 +85,8 @@ impl Keys {
         for line in lines.iter().filter(|line| line.wants_refresh()) {
             line.send(Command::Refresh);
         }
+        // A reload may have changed a secret: nothing is known of any token any more.
+        *lock(&self.desks) = Desk::all(&desired, &self.options, self.clock);
         let epoch = self.board.replace(desired, lines, self.clock.now().monotonic_ms);
         for line in gone {
             line.stop();
@@ -105,6 +115,10 @@ impl Keys {
     /// Asks for a refresh of one issuer's keys now. `false` as for [`Keys::kill_key`].
     pub fn refresh(&self, issuer: &str) -> bool {
         self.board.line(issuer).is_some_and(|line| line.send(Command::Refresh))
+    }
+
+    fn desk(&self, issuer: &str) -> Option<Arc<Desk>> {
+        lock(&self.desks).iter().find(|desk| desk.issuer() == issuer).cloned()
     }
 
     async fn demand(&self, issuer: &str, kid: Option<&str>, question: Question) -> KeyDemandOutcome {
@@ -155,5 +169,23 @@ impl feed::KeyDemand for Keys {
         kid: Option<&'a str>,
     ) -> Pin<Box<dyn Future<Output = KeyDemandOutcome> + Send + 'a>> {
         Box::pin(self.demand(issuer, kid, Question::SignatureBad))
+    }
+}
+
+impl feed::Introspect for Keys {
+    fn introspect<'a>(
+        &'a self,
+        issuer: &'a str,
+        token: &'a str,
+        token_sha256: [u8; 32],
+    ) -> Pin<Box<dyn Future<Output = IntrospectionOutcome> + Send + 'a>> {
+        let desk = self.desk(issuer);
+        let keys = self.board.line(issuer).map(|line| Arc::clone(&lock(&line.keys).set));
+        Box::pin(async move {
+            match (desk, keys) {
+                (Some(desk), Some(keys)) => desk.ask(&self.runtime, token, token_sha256, keys).await,
+                _ => IntrospectionOutcome::Unavailable("no introspection is configured for this issuer".into()),
+            }
+        })
     }
 }

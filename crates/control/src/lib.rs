@@ -1,10 +1,11 @@
 //! The control plane: it keeps the keys of issuers and publishes snapshots to the data plane.
 //!
 //! It runs on one thread of its own and never on the path of a request: a data plane reads [`feed::Current`] and asks
-//! through [`feed::KeyDemand`]. It never names the data plane.
+//! through [`feed::KeyDemand`] and [`feed::Introspect`]. It never names the data plane.
 
 mod board;
 pub mod examine;
+mod introspection;
 mod issuer;
 mod kept;
 mod keys;
@@ -89,6 +90,11 @@ impl Control {
     /// The handle for data planes (as [`feed::KeyDemand`]), metrics and the admin address.
     pub fn keys(&self) -> Arc<Keys> {
         Arc::clone(&self.keys)
+    }
+
+    /// The handle for data planes to ask issuers about tokens.
+    pub fn introspection(&self) -> Arc<dyn feed::Introspect> {
+        Arc::clone(&self.keys) as Arc<dyn feed::Introspect>
     }
 
     /// How every issuer's keys stand.

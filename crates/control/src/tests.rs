@@ -32,6 +32,7 @@ fn desired(issuers: impl IntoIterator<Item = Settings>) -> Desired {
         trust_domain: "acme.example".into(),
         issuers: issuers.into_iter().map(profile).collect(),
         services: vec![],
+        introspection: vec![],
     }
 }
 

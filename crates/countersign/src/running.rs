@@ -156,6 +156,7 @@ impl Running {
             refuse_unrecorded: AtomicBool::new(loaded.audit.on_failure == config::OnFailure::Refuse),
             minter: Arc::new(minter),
             key_demand: control.keys(),
+            introspect: control.introspection(),
             proofs: Proofs::new()?,
         });
         shared.views.trust_proxies(loaded.edge.as_mut().and_then(|edge| edge.trusted_proxies.take()));

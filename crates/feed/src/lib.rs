@@ -16,6 +16,34 @@ pub struct Desired {
     pub trust_domain: Arc<str>,
     pub issuers: Vec<Arc<Profile>>,
     pub services: Vec<Arc<Service>>,
+    /// Where issuers are asked about tokens; one for each profile that has `introspect`.
+    pub introspection: Vec<Arc<Introspection>>,
+}
+
+/// How one issuer is asked about tokens (RFC 7662).
+pub struct Introspection {
+    /// Configured name of the issuer.
+    pub issuer: Arc<str>,
+    /// `None`: what discovery says, on the issuer's own host.
+    pub endpoint: Option<String>,
+    pub client_id: String,
+    pub secret: Secret,
+    /// Only signed answers (RFC 9701) are taken.
+    pub signed: bool,
+}
+
+/// Something nobody else may know. It cannot be printed, copied or compared, and is wiped on drop.
+pub struct Secret(zeroize::Zeroizing<String>);
+
+impl Secret {
+    pub fn new(text: zeroize::Zeroizing<String>) -> Secret {
+        Secret(text)
+    }
+
+    /// For sending it to whom it is shared with, and for nothing else.
+    pub fn danger_reveal(&self) -> &str {
+        &self.0
+    }
 }
 
 /// One protected service, ready to enforce.
@@ -289,6 +317,28 @@ pub enum KeyDemandOutcome {
     Throttled { next_allowed_s: u64 },
     /// The issuer could not be reached.
     Unreachable,
+}
+
+/// What became of a question about a token.
+#[derive(Debug, Clone)]
+pub enum IntrospectionOutcome {
+    /// The issuer's answer, not judged yet, and the Unix second in which it was asked. An answer may serve several
+    /// requests for [`trust::token::ANSWER_LIFE_S`] from then on.
+    Answered { answer: Arc<trust::json::Object>, asked_at: i64 },
+    /// There is no answer that could be believed: why, for operators. Nobody may be let in.
+    Unavailable(Arc<str>),
+}
+
+/// A data plane that met a token only its issuer can read asks control through this. Implementations bound the wait to 2 s,
+/// ask once for all who ask about the same token, and bound how many questions are open.
+pub trait Introspect: Send + Sync {
+    /// `token_sha256` is the hash of `token`'s text.
+    fn introspect<'a>(
+        &'a self,
+        issuer: &'a str,
+        token: &'a str,
+        token_sha256: [u8; 32],
+    ) -> Pin<Box<dyn Future<Output = IntrospectionOutcome> + Send + 'a>>;
 }
 
 /// A data plane that met an unknown `kid` asks control through this. Implementations bound the wait to 2 s and the

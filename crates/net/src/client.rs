@@ -1,5 +1,5 @@
-//! A small HTTPS client for control: GET with a deadline, a size limit, no redirects. For discovery documents and keys.
-//! It keeps no connection, sends no credentials and follows nothing.
+//! A small HTTPS client for control: GET and POST with a deadline, a size limit, no redirects. For discovery documents, keys
+//! and questions about tokens. It keeps no connection, sends no credentials but those it is handed, and follows nothing.
 use crate::body::{Body, BodyError};
 use crate::upstream::connect::{self, ConnectError, TlsClient};
 use crate::upstream::stream::{Metered, Stream};
@@ -13,8 +13,10 @@ mod address;
 #[cfg(test)]
 mod tests;
 
+const USER_AGENT: &str = concat!("countersign/", env!("CARGO_PKG_VERSION"));
+
 /// What to fetch and the limits of the fetch.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct Get<'a> {
     pub url: &'a str,
     /// `If-None-Match`
@@ -26,6 +28,16 @@ pub struct Get<'a> {
     pub roots_pem: Option<&'a [u8]>,
     /// Refuse private, loopback and link-local addresses (SSRF guard), resolved once and connected to as resolved.
     pub public_addresses_only: bool,
+}
+
+/// What to send, to where [`Get`] says (its `etag` counts for nothing). No `Debug`: it holds credentials.
+pub struct Post<'a> {
+    pub to: Get<'a>,
+    pub content_type: &'static str,
+    pub accept: &'static str,
+    /// `Authorization`
+    pub authorization: Option<http::HeaderValue>,
+    pub body: Bytes,
 }
 
 #[derive(Debug, Clone)]
@@ -56,7 +68,26 @@ pub enum GetError {
 /// One GET, and whatever status answered it: a redirect is returned as it is.
 pub async fn get(get: Get<'_>) -> Result<Got, GetError> {
     let place = Place::parse(get.url)?;
-    timeout(get.total_timeout, fetch(&get, &place)).await.unwrap_or(Err(GetError::Timeout(get.total_timeout)))
+    let request = request(&get, &place)?;
+    timeout(get.total_timeout, fetch(&get, &place, request)).await.unwrap_or(Err(GetError::Timeout(get.total_timeout)))
+}
+
+/// One POST, as [`get`].
+pub async fn post(post: Post<'_>) -> Result<Got, GetError> {
+    let (get, place) = (post.to, Place::parse(post.to.url)?);
+    let mut builder = Request::post(place.target.clone())
+        .header(header::HOST, &place.authority)
+        .header(header::ACCEPT, post.accept)
+        .header(header::CONTENT_TYPE, post.content_type)
+        .header(header::CONTENT_LENGTH, post.body.len())
+        .header(header::USER_AGENT, USER_AGENT)
+        .header(header::CONNECTION, "close");
+    if let Some(mut authorization) = post.authorization {
+        authorization.set_sensitive(true);
+        builder = builder.header(header::AUTHORIZATION, authorization);
+    }
+    let request = builder.body(Body::full(post.body)).map_err(|error| GetError::Url(error.to_string()))?;
+    timeout(get.total_timeout, fetch(&get, &place, request)).await.unwrap_or(Err(GetError::Timeout(get.total_timeout)))
 }
 
 /// A URL taken apart.
@@ -91,7 +122,7 @@ impl Place {
     }
 }
 
-async fn fetch(get: &Get<'_>, place: &Place) -> Result<Got, GetError> {
+async fn fetch(get: &Get<'_>, place: &Place, request: Request<Body>) -> Result<Got, GetError> {
     let stream = open(get, place).await?;
     let (stream, _) = Metered::new(stream);
     let (mut sender, connection) =
@@ -102,7 +133,7 @@ async fn fetch(get: &Get<'_>, place: &Place) -> Result<Got, GetError> {
             tracing::debug!(%error, "a fetch's connection ended");
         }
     }));
-    let response = sender.send_request(request(get, place)?).await.map_err(|error| broken(&error))?;
+    let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
     let (head, body) = response.into_parts();
     let body = Body::incoming(body).read_all(get.bytes_max).await.map_err(|error| match error {
         BodyError::TooLarge => GetError::TooLarge(get.bytes_max),
@@ -115,7 +146,7 @@ fn request(get: &Get<'_>, place: &Place) -> Result<Request<Body>, GetError> {
     let mut builder = Request::get(place.target.clone())
         .header(header::HOST, &place.authority)
         .header(header::ACCEPT, "application/json")
-        .header(header::USER_AGENT, concat!("countersign/", env!("CARGO_PKG_VERSION")))
+        .header(header::USER_AGENT, USER_AGENT)
         .header(header::CONNECTION, "close");
     if let Some(etag) = get.etag {
         builder = builder.header(header::IF_NONE_MATCH, etag);

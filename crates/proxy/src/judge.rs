@@ -4,6 +4,7 @@
 //! It moves no byte: it never forwards, and never answers a caller.
 
 mod identify;
+mod introspect;
 mod possession;
 pub(crate) mod recording;
 mod stamp;
@@ -12,7 +13,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use feed::KeyDemand;
+use feed::{Introspect, KeyDemand};
 use http::{HeaderMap, HeaderValue, Method, Uri};
 use net::Connection;
 use trust::issuer::SenderConstrained;
@@ -44,6 +45,7 @@ pub struct Shared {
     pub refuse_unrecorded: AtomicBool,
     pub minter: Arc<Minter>,
     pub key_demand: Arc<dyn KeyDemand>,
+    pub introspect: Arc<dyn Introspect>,
     /// What is remembered of DPoP proofs.
     pub proofs: Proofs,
 }

@@ -36,6 +36,8 @@ pub struct Entry {
     /// What it was verified with: another profile or key set makes the entry worthless.
     pub profile: Arc<Profile>,
     pub keys_version: u64,
+    /// When the issuer was asked about it, in Unix seconds: its word counts for [`trust::token::ANSWER_LIFE_S`].
+    pub asked_at: Option<i64>,
     own_weight: usize,
     minted: Mutex<Vec<Minted>>,
     recorded: Mutex<Option<Recorded>>,
@@ -81,7 +83,17 @@ impl Entry {
     ) -> Entry {
         let (minted, recorded) = (Mutex::new(Vec::new()), Mutex::new(None));
         let own_weight = own_weight(&principal, &facts);
-        Entry { principal, binding, facts: Arc::new(facts), profile, keys_version, own_weight, minted, recorded }
+        Entry {
+            principal,
+            binding,
+            facts: Arc::new(facts),
+            profile,
+            keys_version,
+            asked_at: None,
+            own_weight,
+            minted,
+            recorded,
+        }
     }
 
     /// What a record tells of the principal under `view`; made by `project` when it is asked for the first time.

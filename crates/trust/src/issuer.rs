@@ -14,6 +14,11 @@ pub(crate) use dialect::{Dialect, Source};
 use crate::jwk::Algorithm;
 use std::sync::Arc;
 
+/// What is wrong with the URL of an endpoint that secrets are sent to, in words; `None` when it is fine.
+pub fn endpoint_problem(text: &str) -> Option<&'static str> {
+    url::fetch_problem(text)
+}
+
 /// Which dialect an issuer speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -111,6 +116,18 @@ pub struct Settings {
     pub sender_constrained: SenderConstrained,
     /// Whether a DPoP proof must hold a nonce of ours.
     pub dpop_nonce: DpopNonce,
+    pub introspect: Introspect,
+}
+
+/// Which tokens are shown to the issuer for its word on them (RFC 7662).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Introspect {
+    #[default]
+    None,
+    /// Those that nobody else can read.
+    Opaque,
+    /// JWTs besides, after they were verified: so that one that was revoked ends within 30 s.
+    All,
 }
 
 /// Must DPoP proofs for tokens of this issuer hold a nonce that we gave out (RFC 9449 §9)?
@@ -151,6 +168,7 @@ impl Default for Settings {
             accept_typ_jwt: true,
             sender_constrained: SenderConstrained::Optional,
             dpop_nonce: DpopNonce::Optional,
+            introspect: Introspect::None,
         }
     }
 }

@@ -42,6 +42,8 @@ pub enum Reason {
     DpopReplayed,
     DpopNonce,
     DpopBusy,
+    TokenInactive,
+    IntrospectionUnavailable,
     // The decision.
     PolicyMissing,
     NoRuleMatched,
@@ -94,7 +96,7 @@ const fn plain(status: u16, title: &'static str, detail: &'static str) -> Public
 
 impl Reason {
     /// Every reason, for metrics label sets and for the documentation.
-    pub const ALL: [Reason; 49] = {
+    pub const ALL: [Reason; 51] = {
         use Reason::*;
         [
             RequestMalformed,
@@ -132,6 +134,8 @@ impl Reason {
             DpopReplayed,
             DpopNonce,
             DpopBusy,
+            TokenInactive,
+            IntrospectionUnavailable,
             PolicyMissing,
             NoRuleMatched,
             NeverMatched,
@@ -187,6 +191,8 @@ impl Reason {
             Reason::DpopReplayed => "dpop_replayed",
             Reason::DpopNonce => "dpop_nonce",
             Reason::DpopBusy => "dpop_busy",
+            Reason::TokenInactive => "token_inactive",
+            Reason::IntrospectionUnavailable => "introspection_unavailable",
             Reason::PolicyMissing => "policy_missing",
             Reason::NoRuleMatched => "no_rule_matched",
             Reason::NeverMatched => "never_matched",
@@ -267,7 +273,8 @@ impl Reason {
             | Reason::Expired
             | Reason::NotYetValid
             | Reason::Clock
-            | Reason::SenderConstrained => BAD_TOKEN,
+            | Reason::SenderConstrained
+            | Reason::TokenInactive => BAD_TOKEN,
             Reason::DpopProof | Reason::DpopReplayed => Public {
                 status: 401,
                 title: "Proof not accepted",
@@ -286,7 +293,7 @@ impl Reason {
                 "Temporarily unavailable",
                 "No more DPoP proofs can be checked at the moment. Try again shortly, with a new proof.",
             ),
-            Reason::KeysUnavailable => plain(
+            Reason::KeysUnavailable | Reason::IntrospectionUnavailable => plain(
                 503,
                 "Sign-in unavailable",
                 "The identity provider cannot be reached yet. Try again shortly; this heals by itself.",

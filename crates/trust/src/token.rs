@@ -5,6 +5,7 @@
 //! bound to (`cnf`) is read here and must be proved with every request: [`Binding::check`].
 mod audience;
 mod binding;
+mod introspected;
 mod kind;
 mod membership;
 mod read;
@@ -14,6 +15,7 @@ mod tests;
 mod times;
 
 pub use binding::{Binding, Bound, Scheme};
+pub use introspected::{ANSWER_BYTES_MAX, ANSWER_LIFE_S, OPAQUE_BYTES_MAX, introspected, is_opaque, signed_answer};
 
 use crate::dpop::ProofError;
 use crate::issuer::{Profile, SenderConstrained};
@@ -78,7 +80,7 @@ impl<'a> Peeked<'a> {
             return Err(refused(
                 Reason::TokenMalformed,
                 "an opaque token: only its issuer can check it. Make the issuer send a JWT (Okta: a custom authorization \
-                 server; Auth0: ask with `audience`; Google: an identity token)",
+                 server; Auth0: ask with `audience`; Google: an identity token), or configure `introspection` for it",
             ));
         }
         let jws = Unverified::parse(text, BYTES_MAX)?;
@@ -161,13 +163,18 @@ fn judge(claims: &Object, typ: Option<&str>, profile: &Profile, now: i64) -> Res
     let times = times::check(claims, profile.settings().leeway_s, now)?;
     subject::check_tenant(claims, iss, profile)?;
     let binding = Binding::of(claims)?;
+    constrained_enough(&binding, profile)?;
+    Ok((times, binding))
+}
+
+fn constrained_enough(binding: &Binding, profile: &Profile) -> Result<(), Refused> {
     if profile.settings().sender_constrained == SenderConstrained::Required && binding.bound().is_none() {
         return Err(refused(
             Reason::SenderConstrained,
             "the token is bound to nothing (no `cnf`), and this issuer is configured with `sender_constrained: required`",
         ));
     }
-    Ok((times, binding))
+    Ok(())
 }
 
 fn iss_refusal(profile: &Profile, iss: &str) -> Refused {

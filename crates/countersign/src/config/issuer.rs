@@ -2,19 +2,23 @@
 //! given their place in the file.
 use super::decode::{At, OneOrMany};
 use super::numbers::interval;
-use super::platform::{AlgorithmWord, IssuerSection, NonceWord, PlatformFile, PresetWord, SenderConstrainedWord};
+use super::platform::{AlgorithmWord, IssuerSection, PlatformFile, PresetWord};
 use super::problem::Span;
 use super::settings::Context;
+use super::token_kinds::{IntrospectedWord, IntrospectionSection, NonceWord, SenderConstrainedWord, SignedWord};
 use super::wide::warn_of_issuer;
 use super::yaml::{Key, Node};
 use std::sync::Arc;
 use std::time::Duration;
 use trust::issuer::{
-    ClaimPaths, DpopNonce, LEEWAY_DEFAULT_S, LEEWAY_MAX_S, Preset, Profile, SenderConstrained, Settings, SettingsError,
+    ClaimPaths, DpopNonce, Introspect, LEEWAY_DEFAULT_S, LEEWAY_MAX_S, Preset, Profile, SenderConstrained, Settings,
+    SettingsError,
 };
 use trust::jwk::{Algorithm, KeySet};
 
 const ISSUERS_MAX: usize = 64;
+/// Longest client secret, in bytes.
+const SECRET_BYTES_MAX: usize = 1024;
 
 pub fn profiles(file: &PlatformFile, context: &mut Context<'_, '_>) -> Vec<Arc<Profile>> {
     let Some(named) = &file.issuers else { return Vec::new() };
@@ -68,6 +72,7 @@ fn has_broken_field(section: &IssuerSection, node: &Node) -> bool {
         ("accept_typ_jwt", section.accept_typ_jwt.is_some()),
         ("sender_constrained", section.sender_constrained.is_some()),
         ("dpop", section.dpop.is_some()),
+        ("introspection", section.introspection.is_some()),
     ];
     decoded.iter().any(|(key, good)| !good && node.get(key).is_some())
 }
@@ -105,12 +110,61 @@ fn settings(key: &Key, section: &IssuerSection, context: &mut Context<'_, '_>) -
         jwks_uri: text(&section.jwks_uri),
         jwks_file: section.jwks_file.as_ref().map(|at| context.path(&at.value)),
         accept_typ_jwt: section.accept_typ_jwt.as_ref().is_none_or(|at| at.value),
+        introspect: match section.introspection.as_ref().map(|asked| asked.tokens.as_ref().map(|at| at.value)) {
+            None => Introspect::None,
+            Some(Some(IntrospectedWord::All)) => Introspect::All,
+            Some(Some(IntrospectedWord::Opaque) | None) => Introspect::Opaque,
+        },
         sender_constrained: sender_constrained(section.sender_constrained.as_ref()),
         dpop_nonce: match section.dpop.as_ref().and_then(|dpop| dpop.nonce.as_ref()).map(|at| at.value) {
             Some(NonceWord::Required) => DpopNonce::Required,
             Some(NonceWord::Optional) | None => DpopNonce::Optional,
         },
     }
+}
+
+/// Where issuers are asked about tokens.
+pub fn introspection(file: &PlatformFile, context: &mut Context<'_, '_>) -> Vec<Arc<feed::Introspection>> {
+    let Some(named) = &file.issuers else { return Vec::new() };
+    let mut found = Vec::new();
+    let mut asking = 0;
+    for (key, section, node) in &named.0 {
+        let Some(section) = &section.introspection else { continue };
+        asking += 1;
+        if asking > 1 {
+            let at = find(node, "introspection").unwrap_or(key.at);
+            let what = "another issuer has `introspection` already, and an opaque token does not say whose it is";
+            context.to.report(at, what, "let all issuers but one send JWTs");
+        }
+        found.extend(asked_at(key, section, context).map(Arc::new));
+    }
+    found
+}
+
+/// `None`: a problem was reported.
+fn asked_at(key: &Key, section: &IntrospectionSection, context: &mut Context<'_, '_>) -> Option<feed::Introspection> {
+    if let Some(At { value, at }) = &section.endpoint
+        && let Some(problem) = trust::issuer::endpoint_problem(value)
+    {
+        let fix = "write the `introspection_endpoint` of the provider's discovery document";
+        context.to.report(*at, format!("`{value}` {problem}"), fix);
+        return None;
+    }
+    let named = section.client_secret_file.0.as_ref()?;
+    let bytes = zeroize::Zeroizing::new(context.read(named, true)?);
+    let text = std::str::from_utf8(&bytes).unwrap_or_default().trim();
+    if text.is_empty() || text.len() > SECRET_BYTES_MAX || text.chars().any(char::is_control) {
+        let what = format!("`{}` holds no client secret", named.value);
+        context.to.report(named.at, what, "write the secret into it, one line of text");
+        return None;
+    }
+    Some(feed::Introspection {
+        issuer: key.text.as_str().into(),
+        endpoint: section.endpoint.as_ref().map(|at| at.value.clone()),
+        client_id: section.client_id.0.as_ref()?.value.clone(),
+        secret: feed::Secret::new(zeroize::Zeroizing::new(text.to_owned())),
+        signed: section.signed.as_ref().is_some_and(|at| at.value == SignedWord::Required),
+    })
 }
 
 /// Of an issuer or of a service.

@@ -63,6 +63,7 @@ impl Loader<'_> {
         let mut context = self.context(&source, base);
         let process = settings::process(&file, node.at, &mut context);
         let issuers = issuer::profiles(&file, &mut context);
+        let introspection = issuer::introspection(&file, &mut context);
         if issuers.is_empty() && file.issuers.as_ref().is_none_or(|named| named.0.is_empty()) {
             let what = "no `issuers`: no token will be accepted, so only rules for `anyone` can match";
             let fix = "add `issuers:` with your OpenID provider";
@@ -77,14 +78,14 @@ impl Loader<'_> {
             authz: file.authz.is_some(),
         };
         let built = self.services(&paths, base, &platform);
-        self.loaded(process, trust_domain, issuers, built)
+        let desired = |services| feed::Desired { trust_domain, issuers, services, introspection };
+        self.loaded(process, desired, built)
     }
 
     fn loaded(
         &mut self,
         process: Process,
-        trust_domain: Arc<str>,
-        issuers: Vec<Arc<trust::issuer::Profile>>,
+        desired: impl FnOnce(Vec<Arc<feed::Service>>) -> feed::Desired,
         built: Vec<Building>,
     ) -> Option<Loaded> {
         let mut sources = Vec::with_capacity(built.len());
@@ -96,7 +97,7 @@ impl Loader<'_> {
         self.watched.sort();
         self.watched.dedup();
         Some(Loaded {
-            desired: feed::Desired { trust_domain, issuers, services },
+            desired: desired(services),
             edge: process.edge?,
             authz: process.authz?,
             admin: process.admin,

@@ -17,6 +17,7 @@ pub mod service;
 pub mod settings;
 #[cfg(test)]
 mod tests;
+pub mod token_kinds;
 pub mod units;
 pub mod upstream;
 pub mod wide;

@@ -1,6 +1,7 @@
 //! The platform file (`countersign.yaml`) as its authors write it. These structs are the documentation: the decoder, the
 //! JSON Schema and the reference page come from them. Defaults and limits are applied in `build`.
 use super::decode::{At, ByteSize, Decode, Decoder, Interval, Named, Needed, OneOrMany, section, words};
+use super::token_kinds::{DpopSection, IntrospectionSection, SenderConstrainedWord};
 use super::yaml::{Node, Value};
 
 const LATER: &str = "not available in this version; remove it (access tokens from `issuers` work)";
@@ -75,8 +76,8 @@ words! {
 section! {
     /// One issuer.
     IssuerSection as "an issuer" hints [
-        ("client_secret", "only access tokens are checked here; no client secret is needed. Remove it"),
-        ("client_id", "did you mean `clients` (allowed client ids) or `audience` (who the token is for)?"),
+        ("client_secret", "it belongs into a file: `introspection: { client_secret_file: … }`; JWTs need none"),
+        ("client_id", "did you mean `clients` (allowed client ids), `audience` (who the token is for), or `introspection: { client_id: … }`?"),
         ("url", "did you mean `issuer`?"),
         ("jwks_url", "did you mean `jwks_uri`?"),
         ("aud", "did you mean `audience`?"),
@@ -114,33 +115,8 @@ section! {
         sender_constrained: Option<At<SenderConstrainedWord>>,
         /// DPoP proofs for tokens of this issuer.
         dpop: Option<DpopSection>,
-    }
-}
-
-words! {
-    /// Must a token be bound to a key of its sender (RFC 9449, RFC 8705)?
-    SenderConstrainedWord {
-        Optional = "optional",
-        Required = "required",
-    }
-}
-
-section! {
-    /// DPoP proofs (RFC 9449). A proof is accepted for 60 s before and after its `iat`, and once.
-    DpopSection as "`dpop`" hints [
-        ("required", "did you mean `sender_constrained: required`, beside `dpop`?"),
-        ("window", "a proof is good for 60 s on either side of its `iat`; mend the clocks instead"),
-    ] {
-        /// `required`: a proof must hold a nonce that this process gave out at most four minutes ago; a client without one is told so and given it. Processes behind one address do not know one another's nonces: bind clients to one of them, or leave it `optional`. Default `optional`.
-        nonce: Option<At<NonceWord>>,
-    }
-}
-
-words! {
-    /// Must a proof hold a nonce of ours?
-    NonceWord {
-        Optional = "optional",
-        Required = "required",
+        /// Ask this issuer about tokens that nobody else can read. At most one issuer can have it.
+        introspection: Option<IntrospectionSection>,
     }
 }
 

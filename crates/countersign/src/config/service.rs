@@ -2,7 +2,7 @@
 //! (`who`, `can`, `when` …) are read by the policy compiler, never here.
 use super::decode::{At, ByteSize, Decode, Decoder, Interval, Needed, OneOrMany, section, words};
 use super::fleet::{Percent, RetryOn, StatusRange};
-use super::platform::SenderConstrainedWord;
+use super::token_kinds::SenderConstrainedWord;
 use super::yaml::{Node, Value};
 
 section! {

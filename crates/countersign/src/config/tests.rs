@@ -477,6 +477,42 @@ fn a_ca_of_client_certificates_needs_the_demand_and_a_certificate() {
 }
 
 #[test]
+fn introspection_needs_a_private_secret_and_one_issuer() {
+    let check = |section: &str, secret: &str, mode: u32, expected: &[&str]| {
+        let platform =
+            PLATFORM.replace("audience: orders }", &format!("audience: orders, introspection: {section} }}"));
+        let got = found(&files(&platform, SERVICE).with("etc/s", secret, mode));
+        assert_eq!(got.len(), expected.len(), "{got:?}");
+        assert!(got.iter().zip(expected).all(|(got, expected)| got.contains(expected)), "{got:?}");
+        assert!(got.iter().all(|text| !text.contains("hush")), "{got:?}");
+    };
+    check("{ client_id: a, client_secret_file: s }", "hush\n", 0o600, &[]);
+    check("{ client_id: a, client_secret_file: s, tokens: all, signed: required }", "hush", 0o640, &[]);
+    check(
+        "{ client_id: a, client_secret_file: s }",
+        "hush",
+        0o644,
+        &["every user of this machine can read the key file"],
+    );
+    check("{ client_id: a, client_secret_file: s }", " \n", 0o600, &["`s` holds no client secret"]);
+    check("{ client_id: a, client_secret_file: s }", "hush\nhush", 0o600, &["`s` holds no client secret"]);
+    check("{ client_id: a, client_secret_file: s }", &"h".repeat(1025), 0o600, &["`s` holds no client secret"]);
+    check("{ client_id: a, client_secret_file: s }", &"h".repeat(1024), 0o600, &[]);
+    check("{ client_id: a, client_secret_file: none }", "hush", 0o600, &["`none` cannot be read"]);
+    check("{ client_secret_file: s }", "hush", 0o600, &["`client_id` is missing"]);
+    let endpoint = |url: &str| format!("{{ client_id: a, client_secret_file: s, endpoint: \"{url}\" }}");
+    check(&endpoint("https://id.acme.example/introspect?x=1"), "hush", 0o600, &[]);
+    check(&endpoint("http://id.acme.example/introspect"), "hush", 0o600, &["is not https"]);
+    let two = PLATFORM.replace(
+        "  acme: { issuer: https://id.acme.example, audience: orders }",
+        "  a: { issuer: https://a.example, audience: o, introspection: { client_id: a, client_secret_file: s } }\n  \
+         b: { issuer: https://b.example, audience: o, introspection: { client_id: a, client_secret_file: s } }",
+    );
+    let got = found(&files(&two, SERVICE).with("etc/s", "hush", 0o600));
+    assert!(got[0].contains("another issuer has `introspection` already"), "{got:?}");
+}
+
+#[test]
 fn a_file_that_everybody_may_change_is_refused() {
     let files = Memory::default().with("etc/c.yaml", PLATFORM, 0o640).with("etc/services/orders.yaml", SERVICE, 0o666);
     assert_eq!(

@@ -173,8 +173,13 @@ impl Provider {
 
     /// An access token by client_credentials.
     fn token(&self, client: &str) -> String {
+        self.token_for(client, "urn:acme")
+    }
+
+    /// The same, for a resource of one's choice.
+    pub(crate) fn token_for(&self, client: &str, resource: &str) -> String {
         let body = format!(
-            "grant_type=client_credentials&client_id={client}&client_secret=secret&resource=urn:acme&scope=orders.read"
+            "grant_type=client_credentials&client_id={client}&client_secret=secret&resource={resource}&scope=orders.read"
         );
         let fields = [("content-type", "application/x-www-form-urlencoded")];
         let answer = testkit::client::request(self.address(), "POST", "/token", &fields, body);

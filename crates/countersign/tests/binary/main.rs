@@ -22,6 +22,7 @@ mod hostile_rules;
 mod hostile_tokens;
 mod hostile_upstream;
 mod in_front;
+mod introspection;
 mod keys_of_issuers;
 mod lifecycle;
 mod possession;

@@ -48,6 +48,7 @@ fn sections(schema: &Value) -> Vec<(String, Vec<String>, Vec<String>)> {
 fn decoder_and_schema_know_the_same_keys() {
     use config::platform::*;
     use config::service::*;
+    use config::token_kinds::*;
     let check = |schema: &Value, expected: &[(&str, &[&str])]| {
         let mut got = sections(schema);
         let mut expected: Vec<(String, Vec<String>)> =
@@ -64,6 +65,7 @@ fn decoder_and_schema_know_the_same_keys() {
             ("IssuerSection", IssuerSection::KEYS),
             ("ClaimsSection", ClaimsSection::KEYS),
             ("DpopSection", DpopSection::KEYS),
+            ("IntrospectionSection", IntrospectionSection::KEYS),
             ("EdgeSection", EdgeSection::KEYS),
             ("TrustedProxiesSection", TrustedProxiesSection::KEYS),
             ("TlsSection", TlsSection::KEYS),

@@ -97,6 +97,20 @@ impl KeyDemand for Next {
     }
 }
 
+/// No issuer is asked about tokens here.
+struct Nobody;
+
+impl feed::Introspect for Nobody {
+    fn introspect<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a str,
+        _: [u8; 32],
+    ) -> Pin<Box<dyn Future<Output = feed::IntrospectionOutcome> + Send + 'a>> {
+        Box::pin(std::future::ready(feed::IntrospectionOutcome::Unavailable("nobody to ask".into())))
+    }
+}
+
 /// The answer to a request whose token needs a key that comes with another snapshot: `before` and after `audit: strict`.
 async fn answer_across(before: bool, after: bool) -> (u16, String) {
     let folder = tempfile::tempdir().unwrap();
@@ -113,6 +127,7 @@ async fn answer_across(before: bool, after: bool) -> (u16, String) {
         audit: on_a_full_disk(folder.path()),
         refuse_unrecorded: AtomicBool::new(false),
         minter: Arc::new(Minter::new("spiffe://acme.example/edge", UnixMs::now().seconds()).unwrap()),
+        introspect: Arc::new(Nobody),
         proofs: Proofs::new().unwrap(),
         key_demand: Arc::new(Next(current, snapshot(2, &profile, &new, after))),
     }));

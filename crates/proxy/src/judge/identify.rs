@@ -7,7 +7,7 @@ use feed::{Issuer, KeyDemandOutcome};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use trust::reason::Reason;
-use trust::token::{Peeked, Refused, Scheme, VerifiedToken};
+use trust::token::{ANSWER_LIFE_S, Peeked, Refused, Scheme, VerifiedToken};
 
 use super::recording::Recording;
 use super::{Judge, Stop};
@@ -85,7 +85,14 @@ impl Judge {
             }
         }
         self.shared.metrics.token_cache_misses.inc();
-        let (view, entry) = self.verify(view, text, recording, now).await?;
+        let (view, entry) = match self.opaque(view, text, key, recording).await? {
+            Some(entry) => (Arc::clone(view), entry),
+            None => {
+                let (view, entry) = self.verify(view, text, recording, now).await?;
+                let entry = self.still_active(entry, text, key).await?;
+                (view, entry)
+            }
+        };
         self.tokens.insert(*key, Arc::clone(&entry));
         Ok((view, entry))
     }
@@ -184,11 +191,19 @@ fn still_good<'a>(view: &'a View, entry: &Entry, now: UnixMs) -> Good<'a> {
     let issuer = view.snapshot.issuers.iter().find(|issuer| Arc::ptr_eq(&issuer.profile, &entry.profile));
     match issuer {
         Some(issuer) if issuer.keys.version == entry.keys_version => {
+            if !is_word_current(entry.asked_at, now) {
+                return Good::VerifyAgain;
+            }
             let leeway = issuer.profile.settings().leeway_s;
             if now.seconds() >= entry.principal.expires_at + leeway { Good::Expired(issuer) } else { Good::Yes(issuer) }
         }
         _ => Good::VerifyAgain,
     }
+}
+
+/// The issuer's word on a token counts for so long after it was asked for; without one nothing was asked.
+fn is_word_current(asked_at: Option<i64>, now: UnixMs) -> bool {
+    asked_at.is_none_or(|at| (at..at + ANSWER_LIFE_S).contains(&now.seconds()))
 }
 
 /// Tries every issuer that answers to the token's `iss`; the refusal told is the one that came furthest. `peeked` is
@@ -308,6 +323,15 @@ mod tests {
         check(&["Basic YTpi"], Ok(Presented::Nothing));
         check(&["Bearer a", "Bearer b"], Err(Reason::TokenMultiple));
         check(&["Basic YTpi", "Bearer b"], Err(Reason::TokenMultiple));
+    }
+
+    #[test]
+    fn api_89_the_word_of_an_issuer_counts_for_thirty_seconds() {
+        let at = |s: u64| is_word_current(Some(1_000), UnixMs(s * 1000));
+        assert!(at(1_000) && at(1_029));
+        assert!(!at(1_030) && !at(5_000));
+        assert!(!at(999), "the clock went back");
+        assert!(is_word_current(None, UnixMs(0)), "nobody was asked about a JWT");
     }
 
     #[test]

@@ -73,7 +73,7 @@ fn silent(profile: &Profile, what: &str) -> Result<Typ, Refused> {
     Err(wrong_kind(format!("{what}, and this issuer is configured for `at+jwt` alone")))
 }
 
-fn refuse_foreign(claims: &Object, profile: &Profile) -> Result<(), Refused> {
+pub(super) fn refuse_foreign(claims: &Object, profile: &Profile) -> Result<(), Refused> {
     if let Some((claim, kind)) = FOREIGN.iter().find(|(claim, _)| claims.contains_key(*claim)) {
         return Err(wrong_kind(format!("`{claim}` belongs to {kind}")));
     }

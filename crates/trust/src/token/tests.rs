@@ -1,6 +1,7 @@
 //! Tests of the access token profile: throwaway keys sign simulated claims, every verdict is exact.
 mod fixtures;
 mod hostile;
+mod introspected;
 mod kinds;
 mod property;
 mod sign;

@@ -44,6 +44,11 @@ pub(super) fn check(claims: &Object, leeway_s: i64, now: i64) -> Result<Times, R
     Ok(Times { issued_at, expires_at })
 }
 
+/// When it was made, as it says.
+pub(super) fn issued_at(claims: &Object) -> Result<Option<i64>, Refused> {
+    date(claims, "iat", Round::Up)
+}
+
 /// A `NumericDate`. Strings, negative numbers and numbers behind the calendar are refused.
 fn date(claims: &Object, name: &str, round: Round) -> Result<Option<i64>, Refused> {
     let number = match claims.get(name) {

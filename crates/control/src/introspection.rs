@@ -1,0 +1,270 @@
+//! Asks issuers about tokens (RFC 7662): one question for all who ask about the same token, a bounded number at once, two
+//! seconds each. What cannot be believed is no answer, and nothing is answered from memory for longer than half a minute.
+//!
+//! Never logs a token, a secret or an answer, and never judges an answer: the data plane does.
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use feed::{Introspection, IntrospectionOutcome};
+use http::HeaderValue;
+use net::client::{Get, Got, Post, get, post};
+use tokio::sync::{Semaphore, watch};
+use trust::issuer::Profile;
+use trust::json::Object;
+use trust::jwk::KeySet;
+use trust::token::{ANSWER_BYTES_MAX, ANSWER_LIFE_S, signed_answer};
+use zeroize::Zeroizing;
+
+use crate::Options;
+use crate::board::lock;
+use crate::keys::Clock;
+
+/// Questions that may be open at one issuer; beyond it, requests are refused.
+const OPEN_MAX: usize = 32;
+/// From the question to the answer's last byte.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// A token that is not active is not asked about again for this long.
+const INACTIVE_LIFE: Duration = Duration::from_secs(10);
+/// An issuer that failed is not asked about the same token again for this long.
+const FAILED_LIFE: Duration = Duration::from_secs(1);
+/// Tokens of one issuer that something is known of; beyond it, answers are used and not remembered.
+const KNOWN_MAX: usize = 10_000;
+const WARN_EVERY: Duration = Duration::from_secs(60);
+const SIGNED: &str = "application/token-introspection+jwt";
+
+/// Where one issuer is asked.
+pub(crate) struct Desk {
+    settings: Arc<Introspection>,
+    profile: Arc<Profile>,
+    options: Arc<Options>,
+    clock: Clock,
+    /// What discovery said.
+    endpoint: Mutex<Option<String>>,
+    open: Semaphore,
+    known: Mutex<HashMap<[u8; 32], Known>>,
+    /// When a failure was logged last.
+    warned: Mutex<Option<Instant>>,
+}
+
+enum Known {
+    /// Somebody is asking.
+    Asking(watch::Receiver<Option<IntrospectionOutcome>>),
+    Answered(IntrospectionOutcome, Instant),
+}
+
+impl Desk {
+    pub(crate) fn all(desired: &feed::Desired, options: &Arc<Options>, clock: Clock) -> Vec<Arc<Desk>> {
+        let desk = |settings: &Arc<Introspection>| {
+            let profile = desired.issuers.iter().find(|profile| *profile.name() == settings.issuer)?;
+            Some(Arc::new(Desk {
+                settings: Arc::clone(settings),
+                profile: Arc::clone(profile),
+                options: Arc::clone(options),
+                clock,
+                endpoint: Mutex::new(settings.endpoint.clone()),
+                open: Semaphore::new(OPEN_MAX),
+                known: Mutex::default(),
+                warned: Mutex::default(),
+            }))
+        };
+        desired.introspection.iter().filter_map(desk).collect()
+    }
+
+    pub(crate) fn issuer(&self) -> &str {
+        &self.settings.issuer
+    }
+
+    /// The question is asked on control's own runtime: it goes on when the request that first asked is gone.
+    pub(crate) async fn ask(
+        self: &Arc<Desk>,
+        runtime: &tokio::runtime::Handle,
+        token: &str,
+        token_sha256: [u8; 32],
+        keys: Arc<KeySet>,
+    ) -> IntrospectionOutcome {
+        let mut asking = {
+            let mut known = lock(&self.known);
+            match known.get(&token_sha256) {
+                Some(Known::Answered(outcome, until)) if Instant::now() < *until => return outcome.clone(),
+                Some(Known::Asking(receiver)) if receiver.has_changed().is_ok() => receiver.clone(),
+                _ => {
+                    if self.open.available_permits() == 0 {
+                        return unavailable(format!("{OPEN_MAX} questions are open at this issuer already"));
+                    }
+                    let (sender, receiver) = watch::channel(None);
+                    known.insert(token_sha256, Known::Asking(receiver.clone()));
+                    let (desk, token) = (Arc::clone(self), Zeroizing::new(token.to_owned()));
+                    runtime.spawn(async move {
+                        let outcome = desk.answer(&token, &keys).await;
+                        desk.remember(token_sha256, &outcome);
+                        // Nobody may be waiting any more.
+                        let _ = sender.send(Some(outcome));
+                    });
+                    receiver
+                }
+            }
+        };
+        match asking.wait_for(Option::is_some).await {
+            Ok(outcome) => outcome.clone().unwrap_or_else(|| unavailable("no answer")),
+            Err(_) => unavailable("control has stopped"),
+        }
+    }
+
+    fn remember(&self, token_sha256: [u8; 32], outcome: &IntrospectionOutcome) {
+        let life = match outcome {
+            IntrospectionOutcome::Unavailable(_) => FAILED_LIFE,
+            IntrospectionOutcome::Answered { answer, .. } if answer.get("active") == Some(&true.into()) => {
+                Duration::from_secs(ANSWER_LIFE_S.unsigned_abs()).saturating_sub(PATIENCE)
+            }
+            IntrospectionOutcome::Answered { .. } => INACTIVE_LIFE,
+        };
+        let now = Instant::now();
+        let mut known = lock(&self.known);
+        known.remove(&token_sha256);
+        if known.len() >= KNOWN_MAX {
+            known.retain(|_, known| {
+                matches!(known, Known::Answered(_, until) if now < *until) || matches!(known, Known::Asking(_))
+            });
+        }
+        if known.len() < KNOWN_MAX {
+            known.insert(token_sha256, Known::Answered(outcome.clone(), now + life));
+        }
+    }
+
+    async fn answer(&self, token: &str, keys: &KeySet) -> IntrospectionOutcome {
+        let Ok(_open) = self.open.try_acquire() else {
+            return unavailable(format!("{OPEN_MAX} questions are open at this issuer already"));
+        };
+        let asked_at = self.clock.now().unix_s;
+        let answered = tokio::time::timeout(PATIENCE, self.fetch(token, keys, asked_at)).await;
+        match answered.unwrap_or_else(|_| Err(format!("no answer within {PATIENCE:?}"))) {
+            Ok(answer) => IntrospectionOutcome::Answered { answer: Arc::new(answer), asked_at },
+            Err(why) => {
+                self.warn(&why);
+                unavailable(why)
+            }
+        }
+    }
+
+    /// Each refused request has the reason in its record; the log says it once a minute.
+    fn warn(&self, why: &str) {
+        let mut warned = lock(&self.warned);
+        if warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
+            *warned = Some(Instant::now());
+            tracing::warn!(issuer = &*self.settings.issuer, why, "the issuer cannot be asked about a token");
+        }
+    }
+
+    async fn fetch(&self, token: &str, keys: &KeySet, now: i64) -> Result<Object, String> {
+        let endpoint = self.endpoint().await?;
+        let body = Zeroizing::new(format!("token={}&token_type_hint=access_token", urlencoded(token)));
+        let asked = Post {
+            to: self.request(&endpoint),
+            content_type: "application/x-www-form-urlencoded",
+            accept: if self.settings.signed { SIGNED } else { "application/json" },
+            authorization: Some(self.basic()?),
+            body: Bytes::copy_from_slice(body.as_bytes()),
+        };
+        let got = post(asked).await.map_err(|error| error.to_string())?;
+        match got.status {
+            200 => self.read(&got, keys, now),
+            401 | 403 => Err(format!("it answered {}: are `client_id` and its secret right?", got.status)),
+            status => Err(format!("it answered {status}")),
+        }
+    }
+
+    fn read(&self, got: &Got, keys: &KeySet, now: i64) -> Result<Object, String> {
+        let content_type = got.headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let media = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        match media.as_str() {
+            SIGNED => {
+                let text = std::str::from_utf8(&got.body).map_err(|_| "the signed answer is no text".to_owned())?;
+                signed_answer(text.trim(), &self.profile, keys, &self.settings.client_id, now)
+                    .map_err(|refused| format!("the signed answer is not accepted: {}", refused.detail))
+            }
+            "application/json" if self.settings.signed => {
+                Err("the answer is not signed, and `signed: required` is configured".to_owned())
+            }
+            "application/json" => {
+                trust::json::object(&got.body, ANSWER_BYTES_MAX).map_err(|error| format!("the answer is {error}"))
+            }
+            _ => Err("the answer is no JSON by its `Content-Type`".to_owned()),
+        }
+    }
+
+    /// As configured, else as discovery says: on the issuer's own host alone, for tokens and a secret are sent there.
+    async fn endpoint(&self) -> Result<String, String> {
+        if let Some(known) = lock(&self.endpoint).clone() {
+            return Ok(known);
+        }
+        let url = self.profile.discovery_url();
+        let got = get(self.request(&url)).await.map_err(|error| format!("discovery: {error}"))?;
+        let document: Discovery = serde_json::from_slice(&got.body).map_err(|_| {
+            "discovery names no `introspection_endpoint`: write `introspection: { endpoint: … }`".to_owned()
+        })?;
+        if got.status != 200 || !self.profile.accepts_discovered_issuer(&document.issuer) {
+            return Err("discovery: the document is not this issuer's".to_owned());
+        }
+        if origin(&url).is_none() || origin(&url) != origin(&document.introspection_endpoint) {
+            return Err(format!(
+                "discovery names an endpoint on another host, `{}`: if that is right, write it under `introspection:`",
+                document.introspection_endpoint
+            ));
+        }
+        *lock(&self.endpoint) = Some(document.introspection_endpoint.clone());
+        Ok(document.introspection_endpoint)
+    }
+
+    fn request<'a>(&'a self, url: &'a str) -> Get<'a> {
+        Get {
+            url,
+            etag: None,
+            bytes_max: ANSWER_BYTES_MAX,
+            connect_timeout: PATIENCE.min(self.options.deadlines.connect),
+            total_timeout: PATIENCE,
+            roots_pem: self.options.roots_pem.as_deref(),
+            public_addresses_only: false,
+        }
+    }
+
+    /// `client_secret_basic` (RFC 6749 §2.3.1): both halves form-encoded first.
+    fn basic(&self) -> Result<HeaderValue, String> {
+        let secret = Zeroizing::new(urlencoded(self.settings.secret.danger_reveal()));
+        let pair = Zeroizing::new(format!("{}:{}", urlencoded(&self.settings.client_id), &*secret));
+        let text = Zeroizing::new(format!("Basic {}", STANDARD.encode(pair.as_bytes())));
+        HeaderValue::from_str(&text).map_err(|_| "the client's secret cannot be sent".to_owned())
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Discovery {
+    issuer: String,
+    introspection_endpoint: String,
+}
+
+fn unavailable(why: impl Into<Arc<str>>) -> IntrospectionOutcome {
+    IntrospectionOutcome::Unavailable(why.into())
+}
+
+/// Scheme, host and port.
+fn origin(url: &str) -> Option<(String, String)> {
+    let uri: http::Uri = url.parse().ok()?;
+    Some((uri.scheme_str()?.to_owned(), uri.authority()?.as_str().to_ascii_lowercase()))
+}
+
+/// `application/x-www-form-urlencoded`, every byte but the unreserved ones of RFC 3986 written out.
+fn urlencoded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}

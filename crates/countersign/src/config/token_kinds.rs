@@ -1,0 +1,65 @@
+//! The keys of an issuer that concern tokens which are not simply JWTs of a bearer: bound ones and opaque ones. As in
+//! `platform`, these structs are the documentation; `issuer` builds from them.
+use super::decode::{At, Needed, section, words};
+
+words! {
+    /// Must a token be bound to a key of its sender (RFC 9449, RFC 8705)?
+    SenderConstrainedWord {
+        Optional = "optional",
+        Required = "required",
+    }
+}
+
+section! {
+    /// DPoP proofs (RFC 9449). A proof is accepted for 60 s before and after its `iat`, and once.
+    DpopSection as "`dpop`" hints [
+        ("required", "did you mean `sender_constrained: required`, beside `dpop`?"),
+        ("window", "a proof is good for 60 s on either side of its `iat`; mend the clocks instead"),
+    ] {
+        /// `required`: a proof must hold a nonce that this process gave out at most four minutes ago; a client without one is told so and given it. Processes behind one address do not know one another's nonces: bind clients to one of them, or leave it `optional`. Default `optional`.
+        nonce: Option<At<NonceWord>>,
+    }
+}
+
+words! {
+    /// Must a proof hold a nonce of ours?
+    NonceWord {
+        Optional = "optional",
+        Required = "required",
+    }
+}
+
+section! {
+    /// Token introspection (RFC 7662). An answer is used for at most 30 s; while the issuer cannot be asked, its opaque tokens get 503.
+    IntrospectionSection as "`introspection`" hints [
+        ("client_secret", "it belongs into a file: `client_secret_file`"),
+        ("url", "did you mean `endpoint`?"),
+    ] {
+        /// The endpoint, an https URL. Absent: what discovery says, if it is on the issuer's own host.
+        endpoint: Option<At<String>>,
+        /// The client that this edge is to the issuer.
+        client_id: Needed<At<String>>,
+        /// File with that client's secret, relative to this file. Must not be readable by everybody.
+        client_secret_file: Needed<At<String>>,
+        /// `opaque`: tokens that are no JWT. `all`: besides, JWTs after they were verified, so that a revoked one ends within 30 s. Default `opaque`.
+        tokens: Option<At<IntrospectedWord>>,
+        /// `required`: only answers that the issuer signed (RFC 9701) are taken. Default `optional`.
+        signed: Option<At<SignedWord>>,
+    }
+}
+
+words! {
+    /// Which tokens are shown to their issuer?
+    IntrospectedWord {
+        Opaque = "opaque",
+        All = "all",
+    }
+}
+
+words! {
+    /// Must answers be signed?
+    SignedWord {
+        Optional = "optional",
+        Required = "required",
+    }
+}
