@@ -12,8 +12,9 @@ pub(crate) enum Purpose {
 }
 
 /// (program, Debian package)
-const FOR_TESTS: [(&str, &str); 7] = [
+const FOR_TESTS: [(&str, &str); 8] = [
     ("nginx", "nginx"),
+    ("caddy", "caddy"),
     ("haproxy", "haproxy"),
     ("h2load", "nghttp2-client"),
     ("curl", "curl"),
@@ -28,7 +29,7 @@ pub(crate) fn install(purpose: Purpose) -> Result<()> {
     debian(if purpose == Purpose::Test { &FOR_TESTS } else { &FOR_BENCHES })?;
     match purpose {
         Purpose::Test => {
-            python("test", "tests/peers/requirements.txt", "import grpc, joserfc, jwcrypto")?;
+            python("test", "tests/peers/requirements.txt", "import envoy, grpc, joserfc, jwcrypto")?;
             node()?;
             h2spec()
         }

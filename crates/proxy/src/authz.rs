@@ -17,7 +17,7 @@ use trust::reason::Reason;
 use wire::network::Network;
 use wire::question::{Places, Question};
 
-use crate::answer::{self, Form};
+use crate::answer::Form;
 use crate::audit::record::RequestFacts;
 use crate::clock::UnixMs;
 use crate::judge::recording::{self, Recording};
@@ -72,7 +72,7 @@ impl Authz {
         let now = UnixMs::now();
         let caller = connection.remote.ip().to_canonical();
         if !self.settings.callers.iter().any(|network| network.contains(caller)) {
-            return self.refuse_caller(caller, now);
+            return self.refuse_caller(caller, now).await;
         }
         match &self.settings.from {
             From::Http { places, statuses, mend } => {
@@ -84,19 +84,16 @@ impl Authz {
     }
 
     /// Not recorded: anybody could fill the disk. Counted, and logged now and then.
-    fn refuse_caller(&self, caller: IpAddr, now: UnixMs) -> Response {
+    async fn refuse_caller(&self, caller: IpAddr, now: UnixMs) -> Response {
         self.judge.shared.metrics.authz_caller_refused();
         if self.said.is_due(now) {
             tracing::warn!(%caller, "asked for a verdict, but is not among `authz.callers`; add it there if it is a proxy of yours");
         }
-        answer::refusal(&answer::Refusal {
-            reason: Reason::ProxyRefused,
-            decision_id: "",
-            step_up: None,
-            form: Form::Problem,
-            resource_metadata: None,
-            challenge: &answer::Challenge::default(),
-        })
+        let stop = Stop::new(Reason::ProxyRefused, "");
+        match self.settings.from {
+            From::Http { .. } => subrequest::unrecorded(&stop),
+            From::Grpc => envoy::unrecorded(&stop).await,
+        }
     }
 
     /// The question judged as the edge would judge the request itself. `headers` are the client's, cleaned.

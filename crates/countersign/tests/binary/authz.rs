@@ -90,7 +90,7 @@ impl Proxy {
         let text = std::fs::read_to_string(example(name).join(file)).unwrap();
         let mut text = text;
         for (port, to) in [(8088, address), (9002, world.door()), (9001, world.upstream.address())] {
-            text = with_port(text, port, to);
+            text = with_port(text, port, to.port());
         }
         let config = folder.path().join(file);
         std::fs::write(&config, change(text)).unwrap();
@@ -117,11 +117,11 @@ impl Proxy {
     }
 }
 
-/// `127.0.0.1:8088`, or as Envoy writes it, `address: 127.0.0.1, port_value: 8088`.
-fn with_port(text: String, port: u16, to: SocketAddr) -> String {
-    let ways = [format!("127.0.0.1:{port}"), format!("port_value: {port}")];
+/// `127.0.0.1:8088`, or as Envoy writes it, `port_value: 8088`.
+fn with_port(text: String, port: u16, to: u16) -> String {
+    let ways = [format!(":{port}"), format!("port_value: {port}")];
     assert!(ways.iter().any(|way| text.contains(way)), "port {port} in {text}");
-    text.replace(&ways[0], &to.to_string()).replace(&ways[1], &format!("port_value: {}", to.port()))
+    text.replace(&ways[0], &format!(":{to}")).replace(&ways[1], &format!("port_value: {to}"))
 }
 
 /// Asserts what every proxy must do alike: permit, deny, ask to sign in, ask for more; and the records of it.

@@ -203,6 +203,7 @@ fn a7_only_the_proxies_that_are_listed_may_ask() {
     for _ in 0..3 {
         let answer = ask(&world, &NGINX);
         assert_eq!((answer.status, answer.field("txn-token")), (403, None));
+        assert_eq!(answer.json()["title"], "Not a known proxy");
     }
     world.serving.wait_log("authz.callers");
     let counted = world.serving.metrics();

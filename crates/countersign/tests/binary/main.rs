@@ -9,6 +9,8 @@
 
 mod audit;
 mod authz;
+mod authz_caddy;
+mod authz_envoy;
 mod authz_nginx;
 mod authz_questions;
 mod browsers;

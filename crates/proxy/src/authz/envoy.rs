@@ -33,16 +33,19 @@ impl Authz {
     pub(super) async fn answer_envoy(&self, request: Request, connection: &Arc<Connection>, now: UnixMs) -> Response {
         let is_grpc = *request.method() == Method::POST
             && request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
-        match request.uri().path() {
-            CHECK_PATH if is_grpc => self.check(request, connection, now).await,
+        let answer = match request.uri().path() {
+            CHECK_PATH if is_grpc => return self.check(request, connection, now).await,
             HEALTH_PATH if is_grpc => message(health_serving()),
             _ => unimplemented(),
-        }
+        };
+        // An answer before the end of the question would reset its stream. What does not end soon may be reset.
+        let _unneeded = request.into_body().read_all(MESSAGE_BYTES_MAX).await;
+        answer
     }
 
     async fn check(&self, request: Request, connection: &Arc<Connection>, now: UnixMs) -> Response {
         let Ok(id) = self.judge.ids.decision(now) else {
-            return message(deny(&Stop::new(Reason::MintFailed, ""), "", Form::Problem).await.0);
+            return unrecorded(&Stop::new(Reason::MintFailed, "")).await;
         };
         let mut facts = RequestFacts { path: String::new(), ..unread(&request, connection) };
         let body = request.into_body().read_all(MESSAGE_BYTES_MAX).await;
@@ -142,6 +145,11 @@ fn permit(judged: Judged, check: &Check, came: Came, decision_id: &str) -> Bytes
     let mut answer: Vec<(&str, &[u8])> = vec![(name.as_str(), decision_id.as_bytes())];
     answer.extend(judged.dpop_nonce.iter().map(|nonce| ("dpop-nonce", nonce.as_bytes())));
     Answer::Permit { set: &set, remove: &remove, answer: &answer }.encode()
+}
+
+/// For a question that has no decision.
+pub(super) async fn unrecorded(stop: &Stop) -> Response {
+    message(deny(stop, "", Form::Problem).await.0)
 }
 
 async fn refused(stop: Stop, recording: Recording, form: Form) -> Response {

@@ -44,7 +44,7 @@ impl Authz {
         let is_head = request.method() == Method::HEAD;
         let mut shape = Shape { form: if is_head { Form::Head } else { Form::Problem }, statuses: way.statuses };
         let Ok(id) = self.judge.ids.decision(now) else {
-            return refusal(&Stop::new(Reason::MintFailed, ""), "", &shape);
+            return unrecorded(&Stop::new(Reason::MintFailed, ""));
         };
         let mut facts = unread(&request, connection);
         let question = way.places.read(request.method(), request.uri(), request.headers());
@@ -118,6 +118,11 @@ fn permitted(judged: Judged, decision_id: &str) -> Response {
         headers.insert(answer::DPOP_NONCE, *nonce);
     }
     response
+}
+
+/// For a question that has no decision. 403 is understood by every proxy.
+pub(super) fn unrecorded(stop: &Stop) -> Response {
+    refusal(stop, "", &Shape { form: Form::Problem, statuses: Statuses::AuthRequest })
 }
 
 fn refused(stop: Stop, recording: Recording, shape: &Shape) -> Response {

@@ -1,0 +1,62 @@
+//! The real Caddy of `examples/caddy`, which asks with `forward_auth`.
+use crate::authz::{self, Proxy, World};
+
+fn world() -> World {
+    World::of_example("caddy", |text| text)
+}
+
+fn caddy(world: &World) -> Proxy {
+    let program =
+        ["/usr/bin/caddy", "/usr/local/bin/caddy"].into_iter().find(|path| std::path::Path::new(path).exists());
+    let program = program.expect("caddy is missing: apt-get install caddy, or cargo xtask peers");
+    Proxy::start(
+        world,
+        ("caddy", "Caddyfile"),
+        |text| text,
+        |config, folder| {
+            // Caddy keeps its state in the user's folders unless told otherwise.
+            let run = format!(
+                "HOME={0} XDG_DATA_HOME={0} XDG_CONFIG_HOME={0} exec {program} run --config {1} --adapter caddyfile",
+                folder.display(),
+                config.display()
+            );
+            ("/bin/sh".into(), vec!["-c".into(), run.into()])
+        },
+    )
+}
+
+#[test]
+fn a7_caddy_gets_each_verdict_and_the_service_our_txn_token() {
+    let world = world();
+    let caddy = caddy(&world);
+    authz::check_verdicts(&world, &caddy);
+    let refused = caddy.get("/admin/users", Some(&world.token), &[]);
+    assert_eq!(
+        refused.json()["decision"].as_str(),
+        refused.field("countersign-decision"),
+        "the answer of the edge itself"
+    );
+}
+
+#[test]
+fn a7_caddy_passes_no_word_of_a_client_for_its_own() {
+    let world = world();
+    let caddy = caddy(&world);
+    authz::check_spoofs(&world, &caddy);
+    authz::check_our_fields(&world, &caddy, 200);
+}
+
+#[test]
+fn a7_caddy_sends_the_bytes_that_were_decided_on() {
+    let world = world();
+    let caddy = caddy(&world);
+    authz::check_paths(&world, &caddy);
+    authz::check_methods(&world, &caddy);
+}
+
+#[test]
+fn a7_caddy_lets_nothing_pass_when_nobody_answers() {
+    let world = world();
+    let caddy = caddy(&world);
+    authz::check_fails_closed(world, &caddy);
+}
