@@ -35,6 +35,20 @@ impl Ca {
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         Identity { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() }
     }
+
+    /// An X.509-SVID, or what would be one but for its URIs. The names count for nothing in it.
+    pub fn svid(&self, uris: &[&str], names: &[&str]) -> Identity {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = rcgen::CertificateParams::new(names).unwrap();
+        let uris = uris.iter().map(|uri| rcgen::SanType::URI((*uri).try_into().unwrap()));
+        params.subject_alt_names.extend(uris);
+        params.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages =
+            vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth, rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        Identity { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() }
+    }
 }
 
 /// SHA-256 of the certificate in base64url: what `cnf.x5t#S256` of a token holds that is bound to it (RFC 8705 §3.1).

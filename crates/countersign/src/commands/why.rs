@@ -101,6 +101,10 @@ fn explain(record: &Record, out: &mut dyn Write) -> std::io::Result<()> {
     if let Some(rule) = &record.rule {
         field(out, "rule", &format!("{} ({})", clean(&rule.name), place(&rule.place)))?;
     }
+    if let Some(upstream) = &record.upstream {
+        let tries = if upstream.tries == 1 { String::new() } else { format!(", at try {}", upstream.tries) };
+        field(out, "upstream", &format!("{}{tries}", clean(&upstream.address)))?;
+    }
     who(record, out)?;
     for rule in &record.shadow {
         field(

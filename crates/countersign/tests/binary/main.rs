@@ -17,6 +17,7 @@ mod browsers;
 mod check;
 mod dev;
 mod doctor;
+mod fleet;
 mod grpc;
 mod hostile_fields;
 mod hostile_http;
