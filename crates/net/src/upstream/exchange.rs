@@ -133,7 +133,8 @@ pub(super) async fn run(group: &Group, target: &Target, request: Request) -> Res
     let mut tries = Tries::new(group, target, waits, repeatable);
     loop {
         let Some((at, endpoint)) = group.pick(tries.tried, tries.began) else {
-            tries.nobody_left(group, target).await?;
+            // Boxed here and below: what is rare must not make every request's future larger.
+            Box::pin(tries.nobody_left(group, target)).await?;
             continue;
         };
         let try_until = tries.try_until();
@@ -149,7 +150,7 @@ pub(super) async fn run(group: &Group, target: &Target, request: Request) -> Res
         let mut connection = match leased {
             Ok(connection) => connection,
             Err(error) => {
-                tries.not_connected(group, target, at, error).await?;
+                Box::pin(tries.not_connected(group, target, at, error)).await?;
                 continue;
             }
         };
@@ -171,7 +172,7 @@ pub(super) async fn run(group: &Group, target: &Target, request: Request) -> Res
             return Err(ForwardError::RequestBody(*error));
         }
         drop(guard);
-        request = tries.again(group, target, at, failure, (connection.reused, copy)).await?;
+        request = Box::pin(tries.again(group, target, at, failure, (connection.reused, copy))).await?;
     }
 }
 

@@ -271,7 +271,7 @@ impl Fleet {
     }
 
     /// The name server's answer. A failure, or an answer without an address, leaves all as it was.
-    fn resolved(&self, answer: Result<Vec<Address>, String>) {
+    pub(super) fn resolved(&self, answer: Result<Vec<Address>, String>) {
         let mut found = match answer {
             Ok(found) if !found.is_empty() => found,
             Ok(_) => return self.unresolved("the name has no address"),

@@ -317,6 +317,40 @@ async fn every_address_of_a_name_is_an_endpoint() {
 }
 
 #[tokio::test]
+async fn a_changed_name_keeps_the_connections_of_those_that_stay_and_drains_the_others() {
+    let half = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nha";
+    let going = serve_raw(vec![ok(), keep(half)]).await;
+    let staying = serve_raw((0..20).map(|_| ok()).collect()).await;
+    let joining = serve_raw((0..20).map(|_| ok()).collect()).await;
+    let addresses = |servers: &[&RawServer]| {
+        Ok(servers.iter().map(|server| (server.address.ip().to_string(), server.address.port())).collect())
+    };
+    // Nobody looks the name up: the test answers in the name server's place.
+    let fleets = Fleets::new();
+    fleets.stop();
+    let target = Arc::new(fleets.target(dns("orders.internal", 1)).unwrap());
+    let fleet = target.fleet.as_ref().unwrap();
+    let pool = Pool::new();
+    fleet.resolved(addresses(&[&going]));
+    exchange(&pool, &target, get("/")).await.unwrap();
+    idle(&pool, 1).await;
+    let in_flight = pool.send(&target, get("/half")).await.unwrap();
+    fleet.resolved(addresses(&[&staying]));
+    exchange(&pool, &target, get("/")).await.unwrap();
+    idle(&pool, 1).await;
+    fleet.resolved(addresses(&[&joining, &staying]));
+    for _ in 0..10 {
+        assert_eq!(exchange(&pool, &target, get("/")).await.unwrap().0, StatusCode::OK);
+    }
+    assert_eq!(going.requests().len(), 2, "it is gone");
+    assert_eq!(staying.connections(), 1, "its connection was kept");
+    assert!(staying.requests().len() > joining.requests().len(), "a new endpoint starts slowly");
+    // What was in flight is its client's alone; the connection ends with it.
+    drop(in_flight);
+    going.ended().await;
+}
+
+#[tokio::test]
 async fn a_name_that_leads_nowhere_is_told() {
     let fleets = Fleets::new();
     let settings = TargetSettings { connect_timeout: Duration::from_millis(500), ..dns("nowhere.invalid", 80) };
