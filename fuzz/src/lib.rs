@@ -4,11 +4,13 @@
 
 mod access_token;
 mod dpop;
+mod ext_authz;
 mod front;
 mod grpc;
 mod txn;
 pub use access_token::access_token;
 pub use dpop::dpop;
+pub use ext_authz::ext_authz;
 pub use front::front;
 pub use grpc::grpc;
 pub use txn::txn;
@@ -253,6 +255,11 @@ mod tests {
     #[test]
     fn the_rules_corpus_replays() {
         replay("rules", super::rules);
+    }
+
+    #[test]
+    fn the_ext_authz_corpus_replays() {
+        replay("ext_authz", super::ext_authz);
     }
 
     #[test]

@@ -52,6 +52,8 @@ pub enum From {
 pub enum Statuses {
     /// All: the proxy passes our answer on.
     Full,
+    /// Envoy takes 5xx for "nobody answers", and lets the request pass where it is told to then: 403 in their place.
+    NoServerErrors,
     /// nginx `auth_request` knows 401 and 403, and makes 500 of any other.
     AuthRequest,
 }

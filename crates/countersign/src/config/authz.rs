@@ -3,13 +3,13 @@
 use super::AuthzSettings;
 use super::decode::{At, Decoder, Needed, OneOrMany};
 use super::platform::{AuthzFieldsSection, AuthzFromValue, AuthzFromWord, AuthzSection, AuthzStatusesWord};
+use super::proxies::networks;
 use super::settings::{Context, Listening, drain, server};
 use http::HeaderName;
 use proxy::authz::{From, Settings, Statuses};
-use wire::network::{Network, NetworkError};
+use wire::network::Network;
 use wire::question::{Places, RequestPlaces, first_doubled};
 
-const CALLERS_MAX: usize = 256;
 const LOOPBACK: [&str; 2] = ["127.0.0.0/8", "::1/128"];
 
 pub fn authz(section: &At<AuthzSection>, context: &mut Context<'_, '_>) -> Option<AuthzSettings> {
@@ -32,26 +32,10 @@ pub fn authz(section: &At<AuthzSection>, context: &mut Context<'_, '_>) -> Optio
 }
 
 fn callers(listed: Option<&OneOrMany<At<String>>>, to: &mut Decoder<'_>) -> Option<Vec<Network>> {
-    let Some(listed) = listed else {
-        return Some(LOOPBACK.iter().filter_map(|text| Network::parse(text).ok()).collect());
-    };
-    let mut networks = Vec::new();
-    for At { value, at } in &listed.0 {
-        match Network::parse(value) {
-            Ok(network) => networks.push(network),
-            Err(error) => {
-                let fix = match error {
-                    NetworkError::HostBits(_) => "write the first address of the network, e.g. `10.0.0.0/8`",
-                    NetworkError::Syntax(_) => "write an address or a network, e.g. `10.0.0.7` or `10.0.0.0/8`",
-                };
-                to.report(*at, error.to_string(), fix);
-            }
-        }
+    match listed {
+        Some(listed) => networks(listed, to),
+        None => Some(LOOPBACK.iter().filter_map(|text| Network::parse(text).ok()).collect()),
     }
-    if let Some(At { at, .. }) = listed.0.get(CALLERS_MAX) {
-        to.report(*at, format!("more than {CALLERS_MAX} networks"), "write larger networks");
-    }
-    (networks.len() == listed.0.len()).then_some(networks)
 }
 
 /// Names in the order method, target, host, scheme, address.
@@ -84,15 +68,16 @@ fn known(word: AuthzFromWord) -> From {
             "ask with `forward_auth`, and without `trusted_proxies`, so that Caddy sets X-Forwarded-Method, -Uri, -Host, \
              -Proto and -For itself; see examples/caddy",
         ),
-        AuthzFromWord::EnvoyHttp => http(
-            Places {
+        AuthzFromWord::EnvoyHttp => From::Http {
+            places: Places {
                 request: RequestPlaces::Own,
                 scheme: HeaderName::from_static("x-forwarded-proto"),
                 address: HeaderName::from_static("x-countersign-client"),
             },
-            "set X-Countersign-Client to %DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT% by an early header mutation, \
+            statuses: Statuses::NoServerErrors,
+            mend: "set X-Countersign-Client to %DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT% by an early header mutation, \
              and allow it and X-Forwarded-Proto in `allowed_headers`; see docs/authz.md",
-        ),
+        },
         AuthzFromWord::Envoy => From::Grpc,
     }
 }
@@ -212,6 +197,8 @@ mod tests {
             &with("from: nginx, callers: [10.0.0.1/8]"),
             &["c.yaml:5:54 `10.0.0.1/8` has bits set beyond its prefix"],
         );
+        let everybody = "c.yaml:5:54 `0.0.0.0/0` is everybody, and everybody could write what he likes";
+        check(&with("from: nginx, callers: [0.0.0.0/0]"), &[everybody]);
         check(&with("from: nginx, callers: [proxy]"), &["c.yaml:5:54 `proxy` is no address and no network"]);
         check(
             &format!("edge: {{ listen: 127.0.0.1:1 }}\n{}", with("from: nginx")),
@@ -247,7 +234,7 @@ mod tests {
             assert!(got.len() == 1 && got[0].ends_with("is out of bounds"), "{bad}: {got:?}");
         }
         let many = |count: usize| with(&format!("callers: [{}]", vec!["10.0.0.7"; count].join(", ")));
-        check(&many(CALLERS_MAX), &[]);
-        assert!(loaded(&many(CALLERS_MAX + 1), SERVICE).err().unwrap()[0].ends_with("more than 256 networks"));
+        check(&many(256), &[]);
+        assert!(loaded(&many(257), SERVICE).err().unwrap()[0].ends_with("more than 256 networks"));
     }
 }

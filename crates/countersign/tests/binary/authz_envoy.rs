@@ -14,7 +14,11 @@ fn envoy(world: &World) -> Proxy {
 }
 
 fn envoy_with(world: &World, change: impl Fn(String) -> String) -> Proxy {
-    Proxy::start(world, ("envoy", "envoy.yaml"), change, |config, _folder| {
+    start(world, "envoy.yaml", change)
+}
+
+fn start(world: &World, file: &str, change: impl Fn(String) -> String) -> Proxy {
+    Proxy::start(world, ("envoy", file), change, |config, _folder| {
         let program = program();
         let arguments = [
             "-c".into(),
@@ -108,6 +112,24 @@ fn a7_a_body_that_envoy_brings_along_decides_nothing() {
 fn a7_envoy_lets_nothing_pass_when_nobody_answers() {
     let world = world();
     let envoy = envoy(&world);
+    authz::check_fails_closed(world, &envoy);
+}
+
+#[test]
+fn a7_envoy_asks_over_http_with_the_same_verdicts() {
+    let world = World::of_example("envoy", |text| replaced(text, "from: envoy", "from: envoy-http"));
+    let envoy = start(&world, "envoy-http.yaml", |text| text);
+    authz::check_verdicts(&world, &envoy);
+    authz::check_spoofs(&world, &envoy);
+    authz::check_our_fields(&world, &envoy, 200);
+    authz::check_paths(&world, &envoy);
+    authz::check_methods(&world, &envoy);
+    // A client cannot make its own request pass for a question of the other kind.
+    let before = world.upstream.count();
+    let grpc = [("content-type", "application/grpc"), ("te", "trailers")];
+    let path = "/envoy.service.auth.v3.Authorization/Check";
+    assert_eq!(envoy.ask("POST", path, Some(&world.token), &grpc).field("grpc-status"), Some("7"));
+    assert_eq!(world.upstream.count(), before);
     authz::check_fails_closed(world, &envoy);
 }
 

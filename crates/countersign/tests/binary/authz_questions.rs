@@ -197,6 +197,25 @@ fn a7_a_refusal_is_never_a_200_in_another_language() {
 }
 
 #[test]
+fn a7_an_envoy_that_fails_open_over_http_never_hears_a_server_error() {
+    let world = World::of_example("nginx", |text| replaced(text, "from: nginx", "from: envoy-http"));
+    let own = [("host", "shop.acme.example"), ("x-forwarded-proto", "http"), ("x-countersign-client", "192.0.2.9")];
+    testkit::wait_for("the token is accepted", crate::serving::LIMIT, || {
+        ask_at(&world, "GET", "/orders/42", &own).status == 200
+    });
+    for name in ["x-forwarded-proto", "x-countersign-client"] {
+        let answer = ask_at(&world, "GET", "/orders/42", &without(&own, name));
+        world.serving.expect(&answer, 403, "proxy_field_missing");
+        assert_eq!(answer.field("countersign-status"), Some("500"));
+    }
+    // The request line and Host are the question's.
+    world.serving.expect(&ask_at(&world, "DELETE", "/orders/42", &own), 403, "no_rule_matched");
+    world.serving.expect(&ask_at(&world, "GET", "/admin/users", &own), 403, "never_matched");
+    let spoofed = [&own[..], &[("x-original-uri", "/orders/42"), ("x-forwarded-uri", "/orders/42")]].concat();
+    world.serving.expect(&ask_at(&world, "GET", "/admin/users", &spoofed), 403, "never_matched");
+}
+
+#[test]
 fn a7_only_the_proxies_that_are_listed_may_ask() {
     let world =
         World::of_example("nginx", |text| replaced(text, "from: nginx", "from: nginx\n  callers: [10.0.0.0/8]"));

@@ -139,7 +139,12 @@ fn refusal(stop: &Stop, decision_id: &str, shape: &Shape) -> Response {
     let mut response = answer::refusal(&refusal);
     let meant = response.status();
     response.headers_mut().insert(STATUS_HEADER, HeaderValue::from(meant.as_u16()));
-    if statuses == Statuses::AuthRequest && meant != StatusCode::UNAUTHORIZED {
+    let is_understood = match statuses {
+        Statuses::Full => true,
+        Statuses::NoServerErrors => !meant.is_server_error(),
+        Statuses::AuthRequest => meant == StatusCode::UNAUTHORIZED,
+    };
+    if !is_understood {
         *response.status_mut() = StatusCode::FORBIDDEN;
     }
     response
