@@ -83,6 +83,12 @@ impl Connection {
         Some(response)
     }
 
+    /// So many bytes of whatever comes.
+    pub fn read_bytes(&mut self, count: usize) -> std::io::Result<Vec<u8>> {
+        let mut bytes = vec![0; count];
+        self.stream.read_exact(&mut bytes).map(|()| bytes)
+    }
+
     /// Everything until the end of the connection.
     pub fn read_to_end(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();

@@ -70,6 +70,8 @@ pub struct Service {
     pub cors: Option<Box<Cors>>,
     /// Served to clients that look for it (RFC 9728).
     pub resource: Option<Box<Resource>>,
+    /// `None`: no WebSocket is opened to this service.
+    pub websocket: Option<WebSocket>,
 }
 
 /// Which scripts of other origins may read the service's answers.
@@ -104,6 +106,15 @@ pub struct Resource {
     pub url: String,
     /// JSON.
     pub document: Arc<str>,
+}
+
+/// What a WebSocket to a service may do besides what its rules say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebSocket {
+    /// Origins of pages that may open one, besides pages of the request's own host: `scheme://host[:port]`, in lower case.
+    pub origins: Vec<String>,
+    /// It is closed when no byte went either way for so long.
+    pub idle_timeout: Duration,
 }
 
 /// What becomes of the `Authorization` field once its token was verified.

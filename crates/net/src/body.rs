@@ -2,6 +2,7 @@
 //! A body never holds more than one frame of its own and never waits without a bound when one was set.
 use crate::live::InFlight;
 use crate::timer::{Answer, note_answer};
+use crate::tunnel::Tunnel;
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
@@ -59,6 +60,8 @@ enum Source {
     Incoming(Incoming),
     Stream(mpsc::Receiver<Part>),
     Recoded(Box<Recoded>),
+    /// No body at all: the answer opens a tunnel.
+    Tunnel(Box<Tunnel>),
     Ended,
 }
 
@@ -189,6 +192,19 @@ impl Body {
     pub(crate) fn incoming(incoming: Incoming) -> Body {
         if incoming.is_end_stream() { Body::empty() } else { Body::new(Source::Incoming(incoming)) }
     }
+    pub(crate) fn tunnel(tunnel: Box<Tunnel>) -> Body {
+        Body::new(Source::Tunnel(tunnel))
+    }
+    /// The tunnel that the answer opens, if it does. Without it the body is empty.
+    pub(crate) fn take_tunnel(&mut self) -> Option<Box<Tunnel>> {
+        if !matches!(self.source, Source::Tunnel(_)) {
+            return None;
+        }
+        match std::mem::replace(&mut self.source, Source::Empty) {
+            Source::Tunnel(tunnel) => Some(tunnel),
+            _ => None,
+        }
+    }
     fn new(source: Source) -> Body {
         Body { source, bytes: 0, on_end: None, limits: None, in_flight: None, unsent: false }
     }
@@ -242,7 +258,7 @@ impl Body {
     /// Known length, if any.
     pub fn len_hint(&self) -> Option<u64> {
         match &self.source {
-            Source::Empty | Source::Ended => Some(0),
+            Source::Empty | Source::Tunnel(_) | Source::Ended => Some(0),
             Source::Full(bytes) => u64::try_from(bytes.len()).ok(),
             Source::Incoming(incoming) => incoming.size_hint().exact(),
             Source::Stream(_) | Source::Recoded(_) | Source::FullWithTrailers(_) | Source::Trailers(_) => None,
@@ -304,7 +320,7 @@ impl Body {
     }
     fn source_is_at_end(&self) -> bool {
         match &self.source {
-            Source::Empty | Source::Ended => true,
+            Source::Empty | Source::Tunnel(_) | Source::Ended => true,
             Source::Full(_) | Source::Stream(_) | Source::FullWithTrailers(_) | Source::Trailers(_) => false,
             Source::Recoded(recoded) => recoded.at_end && recoded.trailers.is_none(),
             Source::Incoming(incoming) => incoming.is_end_stream(),
@@ -312,7 +328,7 @@ impl Body {
     }
     fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.source {
-            Source::Empty | Source::Ended => Poll::Ready(None),
+            Source::Empty | Source::Tunnel(_) | Source::Ended => Poll::Ready(None),
             Source::Full(bytes) => {
                 let bytes = std::mem::take(bytes);
                 self.source = Source::Empty;

@@ -17,10 +17,15 @@ use hyper::service::service_fn;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::TcpStream;
+
+mod upgrade;
+
+use upgrade::{Agreed, switching};
 
 /// HTTP/2 flow control: enough for one fast stream over a long path, small enough that a thousand idle clients are cheap.
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
@@ -40,6 +45,10 @@ struct Session<S> {
     worker: Arc<Worker<S>>,
     live: Arc<Live>,
     connection: Arc<Connection>,
+    /// An HTTP/1 request with an `Upgrade` field came: the library ends such a connection in its own way.
+    saw_upgrade: AtomicBool,
+    /// The tunnel that begins once the head of its answer went out.
+    agreed: Mutex<Option<Agreed>>,
 }
 
 pub(crate) async fn serve<S: Service>(
@@ -57,7 +66,13 @@ pub(crate) async fn serve<S: Service>(
     let Some(stream) = preamble(&worker, &live, &mut connection, stream).await else { return };
     let Some((stream, chose_http2)) = handshake(&worker, &live, &mut connection, stream).await else { return };
     let mut socket = Socket::new(stream, Arc::clone(&live));
-    let session = Arc::new(Session { worker, live, connection: Arc::new(connection) });
+    let session = Arc::new(Session {
+        worker,
+        live,
+        connection: Arc::new(connection),
+        saw_upgrade: AtomicBool::new(false),
+        agreed: Mutex::default(),
+    });
     let protocol = if chose_http2 {
         Protocol::Http2
     } else {
@@ -185,6 +200,9 @@ impl<S: Service> Session<S> {
                     Pin::new(&mut library).poll(cx)
                 })
                 .await;
+            if cut == Cut::None && self.saw_upgrade.load(Relaxed) {
+                return self.after_upgrade(library.into_parts()).await;
+            }
             if cut != Cut::Park {
                 return cut;
             }
@@ -228,7 +246,8 @@ impl<S: Service> Session<S> {
             .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
             .max_local_error_reset_streams(LOCAL_RESETS_MAX)
             .keep_alive_interval(PING_EVERY)
-            .keep_alive_timeout(PING_TIMEOUT);
+            .keep_alive_timeout(PING_TIMEOUT)
+            .enable_connect_protocol();
         let session = Arc::clone(self);
         let service = service_fn(move |request| Arc::clone(&session).answer_http2(request));
         let mut library = pin!(builder.serve_connection(socket, service));
@@ -278,9 +297,10 @@ impl<S: Service> Session<S> {
         self.worker.service.panicked(&self.connection);
     }
 
-    async fn answer_http1(self: Arc<Self>, request: http::Request<Incoming>) -> Result<Response, Infallible> {
+    async fn answer_http1(self: Arc<Self>, mut request: http::Request<Incoming>) -> Result<Response, Infallible> {
         let in_flight = InFlight::admitted(Arc::clone(&self.live));
         let method_is_head = request.method() == Method::HEAD;
+        let wants_tunnel = self.note_upgrade(&mut request);
         let mut response = match self.refusal_in_place_of(&request) {
             Some(refused) => {
                 let mut response = self.refuse(refused);
@@ -292,6 +312,10 @@ impl<S: Service> Session<S> {
                 if self.live.is_body_broken() { broken_body(response) } else { response }
             }
         };
+        if wants_tunnel && let Some(tunnel) = response.body_mut().take_tunnel() {
+            *self.agreed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Agreed { tunnel, in_flight });
+            return Ok(switching(response));
+        }
         if self.live.is_closing() {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
@@ -300,6 +324,10 @@ impl<S: Service> Session<S> {
     }
 
     async fn answer_http2(self: Arc<Self>, request: http::Request<Incoming>) -> Result<Response, Infallible> {
+        if request.method() == Method::CONNECT {
+            // Boxed: rare, and its state should not weigh in every stream.
+            return Box::pin(self.answer_connect(request)).await;
+        }
         let in_flight = InFlight::begin(Arc::clone(&self.live));
         let method_is_head = request.method() == Method::HEAD;
         let stall = self.worker.process.timeouts.body_stall;
@@ -339,9 +367,6 @@ impl<S: Service> Session<S> {
 /// What the guard asks of HTTP/1, asked of HTTP/2, and `Host` made of `:authority` (RFC 9113 §8.3.1), so that the service
 /// finds it in one place.
 fn admit_http2(request: &mut Request, fields_max: usize) -> Result<(), Violation> {
-    if request.method() == Method::CONNECT {
-        return Err(Violation { status: 501, reason: "CONNECT is not implemented" });
-    }
     if request.headers().len() > fields_max {
         return Err(Violation { status: 431, reason: "too many header fields" });
     }

@@ -16,6 +16,7 @@ pub mod settings;
 mod socket;
 mod timer;
 mod tls;
+pub mod tunnel;
 pub mod upstream;
 mod worker;
 

@@ -193,6 +193,14 @@ impl Live {
         }
     }
 
+    /// The connection is one end of a tunnel from here on: HTTP owes and waits for nothing.
+    pub(crate) fn begin_tunnel(&self) {
+        self.set_parkable(false);
+        self.half_closed_since.store(0, Relaxed);
+        self.write_blocked_since.store(0, Relaxed);
+        self.wait_from_now(Waiting::Nothing);
+    }
+
     /// An orderly close has begun: once nothing is in flight, the client has a moment to close too.
     pub(crate) fn said_farewell(&self) {
         self.farewell_since.store(self.clock.now(), Relaxed);

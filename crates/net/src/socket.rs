@@ -15,6 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+mod opaque;
+
 const SCRATCH_BYTES: usize = 64 * 1024;
 /// Bytes of further requests that are taken from the socket while one is answered; more waits in the kernel.
 const HELD_BYTES_MAX: usize = 64 * 1024;
@@ -128,6 +130,10 @@ impl Socket {
             unread.extend_from_slice(buffer.filled());
             Poll::Ready(Ok(buffer.filled().len()))
         })
+    }
+
+    pub(crate) fn is_shut(&self) -> bool {
+        self.is_shut
     }
 
     pub(crate) fn speak_http1(&mut self, limits: GuardLimits) {

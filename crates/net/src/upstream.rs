@@ -25,6 +25,7 @@ mod svid;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tries;
+mod tunnelled;
 
 pub use balance::Outliers;
 pub use fleet::{Fleets, State, Status};
@@ -34,6 +35,7 @@ pub use settings::{Addresses, ClientIdentity, TargetSettings, UpstreamTls};
 
 use fleet::Fleet;
 use group::Group;
+pub use tunnelled::Opened;
 
 /// Idle connections kept per address and worker.
 pub const IDLE_MAX: usize = 64;
@@ -140,6 +142,27 @@ impl Pool {
             return Err(ForwardError::Protocol("it switched protocols unasked".into()));
         }
         Ok(response)
+    }
+
+    /// The same for a request that asks for a WebSocket: `Upgrade` and `Connection`, or the extended CONNECT, are added here,
+    /// `Sec-WebSocket-*` are the caller's. Sent once, on a connection of its own over HTTP/1.1. An answer that does not
+    /// switch is an answer as ever.
+    pub async fn open(
+        &self,
+        permit: trust::policy::Permit,
+        target: &Arc<Target>,
+        request: Request,
+    ) -> Result<Opened, ForwardError> {
+        drop(permit);
+        self.ask_for_tunnel(target, request).await
+    }
+
+    pub(crate) async fn ask_for_tunnel(&self, target: &Arc<Target>, request: Request) -> Result<Opened, ForwardError> {
+        if let Some(fleet) = target.fleet.as_ref().filter(|fleet| !fleet.is_known()) {
+            Box::pin(fleet.known(target.settings.connect_timeout)).await?;
+        }
+        let group: Arc<Group> = group::Groups::of(&self.groups, target);
+        tunnelled::open(&group, target, request).await
     }
 
     /// Connections not in use, for tests and metrics.

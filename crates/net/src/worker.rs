@@ -5,13 +5,14 @@ use crate::live::{Clock, Cut, Live};
 use crate::server::{Connection, Refusal, Service};
 use crate::settings::{Limits, Timeouts};
 use crate::tls::Acceptor;
+use crate::tunnel::Slot;
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
@@ -63,6 +64,8 @@ pub(crate) struct Worker<S> {
     pub(crate) process: Arc<Process>,
     pub(crate) clock: Arc<Clock>,
     connections: Mutex<HashMap<u64, Arc<Live>>>,
+    /// Running tunnels; those that ended fall out at the next tick.
+    tunnels: Mutex<Vec<Weak<Slot>>>,
     /// Wakes `run` when the last connection is gone.
     emptied: tokio::sync::Notify,
 }
@@ -91,6 +94,7 @@ impl<S: Service> Worker<S> {
             process,
             clock: Arc::new(Clock::new()),
             connections: Mutex::new(HashMap::new()),
+            tunnels: Mutex::default(),
             emptied: tokio::sync::Notify::new(),
         })
     }
@@ -238,6 +242,7 @@ impl<S: Service> Worker<S> {
                     live.wake();
                 });
             }
+            self.look_at_tunnels(timeouts);
             let close_idle = draining_since.is_some_and(|since| since.elapsed() >= DRAIN_IDLE);
             self.each(|live| match live.overdue(timeouts) {
                 Cut::None if close_idle && live.is_idle() => live.set_cut(Cut::Idle),
@@ -245,6 +250,21 @@ impl<S: Service> Worker<S> {
                 cut => live.set_cut(cut),
             });
         }
+    }
+
+    /// From now on the clock asks whether this tunnel may go on.
+    pub(crate) fn watch(&self, tunnel: &Arc<Slot>) {
+        self.tunnels.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(tunnel));
+    }
+
+    fn look_at_tunnels(&self, timeouts: &Timeouts) {
+        self.tunnels.lock().unwrap_or_else(PoisonError::into_inner).retain(|tunnel| {
+            let tunnel = tunnel.upgrade();
+            if let Some(tunnel) = &tunnel {
+                tunnel.look(timeouts.body_stall);
+            }
+            tunnel.is_some()
+        });
     }
 
     fn each(&self, mut look: impl FnMut(&Live)) {

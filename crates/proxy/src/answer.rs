@@ -1,7 +1,7 @@
 //! What a caller is told when the upstream does not answer him: `application/problem+json` (RFC 9457), a small page for
 //! a browser's navigation, or a gRPC status, with the challenge RFC 6750 and RFC 9470 ask for. Never says which check failed.
 
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, UPGRADE, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use net::{Body, Response};
 use trust::policy::StepUp;
@@ -106,6 +106,12 @@ pub fn refusal(refusal: &Refusal<'_>) -> Response {
     }
     if let Some(nonce) = &refusal.challenge.dpop_nonce {
         headers.insert(DPOP_NONCE, HeaderValue::clone(nonce));
+    }
+    if refusal.reason == Reason::WebsocketVersion {
+        // RFC 6455 §4.4, RFC 9110 §15.5.22
+        headers.insert("sec-websocket-version", HeaderValue::from_static(wire::websocket::VERSION_SPOKEN));
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     }
     if status == StatusCode::SERVICE_UNAVAILABLE {
         headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_SECONDS));

@@ -6,6 +6,7 @@
 mod grpc;
 #[cfg(test)]
 mod tests;
+mod websocket;
 
 use std::sync::Arc;
 
@@ -104,9 +105,15 @@ impl Edge {
         let host = wire::identity::request_host(request.uri(), request.headers())
             .map_err(|error| Stop::new(Reason::RequestMalformed, error.to_string()))?;
         recording.host(&host);
+        let handshake = websocket::read(&request)?;
         let place = judge::route(view, &host, request.uri(), recording)?;
         wire::identity::clean_request(request.headers_mut())
             .map_err(|error| Stop::new(Reason::HeaderForbidden, error.to_string()))?;
+        if let Some(handshake) = handshake {
+            // Boxed: rare, and its state should not weigh in every request.
+            let caller = (host, client, form, connection);
+            return Box::pin(self.judge_websocket(handshake, place, request, caller, recording, now)).await;
+        }
         let (method, target, headers) = (request.method(), request.uri(), request.headers());
         if let Some(cors) = &place.served.service.cors {
             recording.granted(cors::grant(cors, headers));
@@ -115,7 +122,7 @@ impl Edge {
             }
         }
         let asked = Asked { method, host: &host, target, headers, client };
-        let Judged { place, permit, stamp, dpop_nonce } = self.judge.judge(place, asked, recording, now).await?;
+        let Judged { place, permit, stamp, dpop_nonce, .. } = self.judge.judge(place, asked, recording, now).await?;
         let mut prepared = prepare(request, &place, &host, (client, form), stamp, recording)?;
         if let Some(preface) = crate::view::preface(&place.served.service, client.ip, connection) {
             prepared.extensions_mut().insert(preface);
@@ -147,10 +154,7 @@ impl Edge {
         if let Some(answered) = response.extensions_mut().remove::<Answered>() {
             recording.upstream(answered);
         }
-        wire::identity::clean_response(response.headers_mut());
-        if let Ok(id) = HeaderValue::from_str(recording.decision_id()) {
-            response.headers_mut().insert(DECISION_HEADER, id);
-        }
+        finish(&mut response, recording);
         Ok(response)
     }
 
@@ -222,6 +226,14 @@ impl net::Service for Edge {
     fn panicked(&self, connection: &Connection) {
         self.judge.shared.metrics.panics.inc();
         tracing::error!(remote = %connection.remote, "a panic was caught while answering; its connection was closed");
+    }
+}
+
+/// What every answer of an upstream loses and gets.
+fn finish(response: &mut Response, recording: &Recording) {
+    wire::identity::clean_response(response.headers_mut());
+    if let Ok(id) = HeaderValue::from_str(recording.decision_id()) {
+        response.headers_mut().insert(DECISION_HEADER, id);
     }
 }
 

@@ -59,6 +59,11 @@ impl Ids {
         Ok(uuid::Builder::from_unix_timestamp_millis(now.0, &self.draw()?).into_uuid())
     }
 
+    /// For a WebSocket handshake of our own.
+    pub fn nonce(&self) -> Result<[u8; 16], NoRandomness> {
+        self.draw()
+    }
+
     fn draw<const N: usize>(&self) -> Result<[u8; N], NoRandomness> {
         let mut buffer = self.buffer.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if buffer.used + N > BUFFER_BYTES {

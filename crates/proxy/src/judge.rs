@@ -8,6 +8,7 @@ mod introspect;
 mod possession;
 pub(crate) mod recording;
 mod stamp;
+pub(crate) mod standing;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -31,7 +32,7 @@ use crate::clock::UnixMs;
 use crate::ids::Ids;
 use crate::metrics::Metrics;
 use crate::minter::Minter;
-use crate::token_cache::TokenCache;
+use crate::token_cache::{Entry, TokenCache};
 use crate::view::{Routed, Served, View, Views};
 use identify::Presented;
 use recording::Recording;
@@ -107,6 +108,8 @@ pub(crate) struct Judged {
     pub(crate) stamp: Option<HeaderValue>,
     /// The nonce for the caller's next DPoP proofs, when the one he used will soon end.
     pub(crate) dpop_nonce: Option<Box<HeaderValue>>,
+    /// Who it is; `None` when nobody is signed in.
+    pub(crate) entry: Option<Arc<Entry>>,
 }
 
 /// Why the upstream's answer is not what the caller gets.
@@ -176,12 +179,12 @@ impl Judge {
         self.refuse_unrecorded(&place.served)?;
         let Some(credential) = credential else {
             let permit = decide(&place, asked, None, now, recording)?;
-            return Ok(Judged { place, permit, stamp: None, dpop_nonce: None });
+            return Ok(Judged { place, permit, stamp: None, dpop_nonce: None, entry: None });
         };
         let dpop_nonce = self.prove_possession(&place, asked, &credential, now)?;
         let permit = decide(&place, asked, Some(&credential.entry.principal), now, recording)?;
         let stamp = self.stamp(&place, &permit, &credential.entry, asked.client.ip, now, recording)?;
-        Ok(Judged { place, permit, stamp: Some(stamp), dpop_nonce })
+        Ok(Judged { place, permit, stamp: Some(stamp), dpop_nonce, entry: Some(credential.entry) })
     }
 
     /// For the service that the request is finally routed to.

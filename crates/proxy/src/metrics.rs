@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use net::Refusal;
+use net::tunnel::Ended;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -32,6 +33,11 @@ struct ByKind {
     kind: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByEnd {
+    ended: &'static str,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Text(Arc<str>);
 
@@ -53,6 +59,8 @@ pub struct Metrics {
     pub txn_reused: Counter,
     pub panics: Counter,
     pub in_flight: Gauge,
+    tunnels_open: Gauge,
+    tunnels_ended: Family<ByEnd, Counter>,
     pub epoch: Gauge,
 }
 
@@ -90,6 +98,8 @@ impl Metrics {
             txn_reused: Counter::default(),
             panics: Counter::default(),
             in_flight: Gauge::default(),
+            tunnels_open: Gauge::default(),
+            tunnels_ended: Family::default(),
             epoch: Gauge::default(),
         };
         let m = &metrics;
@@ -126,6 +136,8 @@ impl Metrics {
             m.panics.clone(),
         );
         registry.register("countersign_requests_in_flight", "Requests being answered now", m.in_flight.clone());
+        registry.register("countersign_tunnels_open", "WebSockets open now", m.tunnels_open.clone());
+        registry.register("countersign_tunnels_ended", "WebSockets that ended, by why", m.tunnels_ended.clone());
         registry.register("countersign_epoch", "Epoch of the snapshot in force", m.epoch.clone());
         metrics
     }
@@ -158,6 +170,16 @@ impl Metrics {
     /// Somebody who is no proxy of ours asked for a verdict.
     pub fn authz_caller_refused(&self) {
         self.refusals.get_or_create(&ByKind { kind: "authz_caller" }).inc();
+    }
+
+    /// Counts an open tunnel until the value is dropped.
+    pub fn tunnel(&self) -> InFlight {
+        self.tunnels_open.inc();
+        InFlight(self.tunnels_open.clone())
+    }
+
+    pub fn tunnel_ended(&self, ended: Ended) {
+        self.tunnels_ended.get_or_create(&ByEnd { ended: ended.code() }).inc();
     }
 
     /// Counts a request in flight until the value is dropped.

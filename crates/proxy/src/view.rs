@@ -303,6 +303,11 @@ impl Views {
         served.filter_map(status).collect()
     }
 
+    /// The epoch in force, for whoever was judged by one and asks whether it still is.
+    pub fn epoch(&self) -> Option<u64> {
+        self.current.peek().as_ref().map(|snapshot| snapshot.epoch)
+    }
+
     fn derive(&self) -> Option<Arc<View>> {
         let _one = self.deriving.lock().unwrap_or_else(PoisonError::into_inner);
         let snapshot = self.current.load()?;

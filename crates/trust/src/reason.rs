@@ -18,6 +18,11 @@ pub enum Reason {
     ProxyFieldMissing,
     ProxyFieldMultiple,
     ProxyFieldMalformed,
+    // A WebSocket's handshake.
+    WebsocketMalformed,
+    WebsocketVersion,
+    WebsocketRefused,
+    OriginRefused,
     // The token.
     TokenMissing,
     TokenMultiple,
@@ -96,7 +101,7 @@ const fn plain(status: u16, title: &'static str, detail: &'static str) -> Public
 
 impl Reason {
     /// Every reason, for metrics label sets and for the documentation.
-    pub const ALL: [Reason; 51] = {
+    pub const ALL: [Reason; 55] = {
         use Reason::*;
         [
             RequestMalformed,
@@ -111,6 +116,10 @@ impl Reason {
             ProxyFieldMissing,
             ProxyFieldMultiple,
             ProxyFieldMalformed,
+            WebsocketMalformed,
+            WebsocketVersion,
+            WebsocketRefused,
+            OriginRefused,
             TokenMissing,
             TokenMultiple,
             TokenTooLarge,
@@ -168,6 +177,10 @@ impl Reason {
             Reason::ProxyFieldMissing => "proxy_field_missing",
             Reason::ProxyFieldMultiple => "proxy_field_multiple",
             Reason::ProxyFieldMalformed => "proxy_field_malformed",
+            Reason::WebsocketMalformed => "websocket_malformed",
+            Reason::WebsocketVersion => "websocket_version",
+            Reason::WebsocketRefused => "websocket_refused",
+            Reason::OriginRefused => "origin_refused",
             Reason::TokenMissing => "token_missing",
             Reason::TokenMultiple => "token_multiple",
             Reason::TokenTooLarge => "token_too_large",
@@ -245,6 +258,24 @@ impl Reason {
                 "Proxy misconfigured",
                 "The proxy in front of this service does not say all that is needed to decide. Give the decision id to \
                  whoever runs it.",
+            ),
+            Reason::WebsocketMalformed => plain(
+                400,
+                "No valid WebSocket handshake",
+                "The request asks for a WebSocket and is no valid handshake (RFC 6455 §4.1). Mend the client.",
+            ),
+            Reason::WebsocketVersion => plain(
+                426,
+                "WebSocket version not supported",
+                "Only version 13 of the WebSocket protocol (RFC 6455) is spoken here.",
+            ),
+            Reason::WebsocketRefused => {
+                plain(403, "No WebSocket here", "This service takes no WebSocket. Send plain requests.")
+            }
+            Reason::OriginRefused => plain(
+                403,
+                "Origin not accepted",
+                "Pages of this origin may not open a WebSocket here. Give the decision id to whoever runs this service.",
             ),
             Reason::TokenMissing => Public {
                 status: 401,

@@ -9,3 +9,4 @@ pub mod identity;
 pub mod network;
 pub mod proxy_protocol;
 pub mod question;
+pub mod websocket;

@@ -8,7 +8,7 @@ use super::numbers::{HOUR, MIB, MINUTE, SECOND, TIB, interval, size};
 use super::problem::Span;
 use super::service::{
     AuditWord, AuthorizationWord, ExposeSection, ModeWord, RuleSection, ServiceFile, TestSection, TolerateSection,
-    TxnWord,
+    TxnWord, WebSocketSection, WebSocketValue, WebSocketWord,
 };
 use super::settings::Context;
 use super::upstream::{self, is_host};
@@ -21,6 +21,9 @@ use trust::issuer::Profile;
 use trust::path::{Pattern, Tolerance};
 use trust::policy::{Place, Problem as RuleProblem, RuleSource, ServicePolicy, ServiceSource, TestSource};
 use trust::spiffe::check_trust_domain;
+
+/// Origins of one service whose pages may open a WebSocket.
+const ORIGINS_MAX: usize = 64;
 
 /// A service as far as it could be built, and what the checks across files need.
 pub struct Building {
@@ -69,6 +72,7 @@ pub fn build(node: &Node, platform: &Platform<'_>, context: &mut Context<'_, '_>
     let ms = Duration::from_millis(10);
     let request_timeout = interval(limits.request_timeout.as_ref(), MINUTE, ms..=24 * HOUR, &mut context.to);
     let txn_reuse = interval(file.txn_reuse.as_ref(), 10 * SECOND, Duration::ZERO..=MINUTE, &mut context.to);
+    let websocket = websocket(file.websocket.as_ref(), context);
     let tolerance = tolerance(file.tolerate.as_ref());
     let (rules, complete) = source(&file, platform.trust_domain, tolerance, context);
     let policy = policy(node, &rules, complete, platform.failing, context);
@@ -101,10 +105,38 @@ pub fn build(node: &Node, platform: &Platform<'_>, context: &mut Context<'_, '_>
             txn_reuse,
             cors: cors.map(Box::new),
             resource: resource.map(Box::new),
+            websocket,
         }),
         _ => None,
     };
     Some(Building { service, rules, name, places })
+}
+
+fn websocket(value: Option<&At<WebSocketValue>>, context: &mut Context<'_, '_>) -> Option<feed::WebSocket> {
+    let section = match value.map(|at| &at.value) {
+        Some(WebSocketValue::Word(WebSocketWord::Deny)) => return None,
+        Some(WebSocketValue::Settings(section)) => section.clone(),
+        Some(WebSocketValue::Word(WebSocketWord::Allow)) | None => WebSocketSection::default(),
+    };
+    let idle_timeout = interval(section.idle_timeout.as_ref(), HOUR, SECOND..=7 * 24 * HOUR, &mut context.to);
+    let mut origins = Vec::new();
+    for At { value, at } in section.origins.iter().flat_map(|origins| &origins.0) {
+        match wire::websocket::Origin::parse(value) {
+            Ok(origin) => origins.push(origin.to_string()),
+            Err(error) => {
+                context.to.report(
+                    *at,
+                    format!("`{value}` is no origin"),
+                    format!("{error}, e.g. `https://app.acme.example`"),
+                );
+            }
+        }
+        if origins.len() > ORIGINS_MAX {
+            context.to.report(*at, format!("more than {ORIGINS_MAX} origins"), "list those that open WebSockets here");
+            break;
+        }
+    }
+    Some(feed::WebSocket { origins, idle_timeout })
 }
 
 /// The name stands in Txn-Token scopes, metrics labels and records.

@@ -47,6 +47,45 @@ section! {
         resource_metadata: Option<ResourceSection>,
         /// One Txn-Token may serve equal requests for this long. Default `10s`; `0s` (never) to `1m`.
         txn_reuse: Option<At<Interval>>,
+        /// WebSockets: `allow` (the default; a rule must permit `GET` of the path), `deny`, or a mapping with more settings.
+        websocket: Option<At<WebSocketValue>>,
+    }
+}
+
+words! {
+    /// Are WebSockets opened to this service?
+    WebSocketWord {
+        Allow = "allow",
+        Deny = "deny",
+    }
+}
+
+/// The two ways to write `websocket`.
+#[derive(Debug, Clone, schemars::JsonSchema)]
+#[schemars(untagged)]
+pub enum WebSocketValue {
+    /// Whether at all.
+    Word(WebSocketWord),
+    /// Allowed, with settings.
+    Settings(WebSocketSection),
+}
+
+impl Decode for WebSocketValue {
+    fn decode(node: &Node, to: &mut Decoder<'_>) -> Option<Self> {
+        match node.value {
+            Value::Map(_) => WebSocketSection::decode(node, to).map(WebSocketValue::Settings),
+            _ => WebSocketWord::decode(node, to).map(WebSocketValue::Word),
+        }
+    }
+}
+
+section! {
+    /// Settings of WebSockets.
+    WebSocketSection as "`websocket`" hints [("origin", "did you mean `origins`? It takes a list"), ("timeout", "did you mean `idle_timeout`?")] {
+        /// Pages of other origins that may open one, e.g. `https://app.acme.example`: at most 64. Pages of the request's own host always may; callers that send no `Origin` are no browsers and are not asked.
+        origins: Option<OneOrMany<At<String>>>,
+        /// Closed when no byte went either way for so long. Default `1h`; `1s` to `7d`.
+        idle_timeout: Option<At<Interval>>,
     }
 }
 

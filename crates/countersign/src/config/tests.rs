@@ -298,11 +298,44 @@ fn bounds_have_two_sides() {
         ("limits: { request_timeout: 10ms }", "limits: { request_timeout: 9ms }"),
         ("limits: { request_timeout: 1d }", "limits: { request_timeout: 25h }"),
         ("txn_reuse: 1m", "txn_reuse: 61s"),
+        ("websocket: { idle_timeout: 1s }", "websocket: { idle_timeout: 999ms }"),
+        ("websocket: { idle_timeout: 7d }", "websocket: { idle_timeout: 8d }"),
     ] {
         check_service(&format!("{SERVICE}{good}\n"), &[]);
         let got = found(&files(PLATFORM, &format!("{SERVICE}{bad}\n")));
         assert!(got.len() == 1 && got[0].ends_with("is out of bounds"), "{bad}: {got:?}");
     }
+}
+
+#[test]
+fn websockets_are_allowed_denied_or_bounded() {
+    let check = |text: &str, expected: Option<(&[&str], u64)>| {
+        let loaded =
+            load_files(&files(PLATFORM, &format!("{SERVICE}{text}\n"))).unwrap_or_else(|p| panic!("{text}: {p}"));
+        let found = loaded.desired.services[0].websocket.clone();
+        let expected = expected.map(|(origins, seconds)| feed::WebSocket {
+            origins: origins.iter().map(|origin| (*origin).to_owned()).collect(),
+            idle_timeout: Duration::from_secs(seconds),
+        });
+        assert_eq!(found, expected, "{text}");
+    };
+    check("", Some((&[], 3600)));
+    check("websocket: allow", Some((&[], 3600)));
+    check("websocket: deny", None);
+    check("websocket: { idle_timeout: 5m }", Some((&[], 300)));
+    check("websocket: { origins: HTTPS://App.acme.example:443 }", Some((&["https://app.acme.example"], 3600)));
+    check(
+        "websocket: { origins: [https://a.example:8443, http://localhost:3000] }",
+        Some((&["https://a.example:8443", "http://localhost:3000"], 3600)),
+    );
+    check_service(
+        &format!("{SERVICE}websocket: {{ origins: [\"*\", app.example, https://a.example/x] }}\n"),
+        &[
+            "services/orders.yaml:6:24 `*` is no origin",
+            "services/orders.yaml:6:29 `app.example` is no origin",
+            "services/orders.yaml:6:42 `https://a.example/x` is no origin",
+        ],
+    );
 }
 
 #[test]

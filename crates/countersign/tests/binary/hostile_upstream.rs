@@ -95,9 +95,14 @@ fn a_body_after_the_answer_to_head_is_given_to_nobody() {
 fn a6_a_switch_of_protocols_that_nobody_asked_for_is_refused() {
     World::start("HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n")
         .check_refused("101");
-    // Asked for, it is not handed on either: what follows would be judged by nobody.
+    // Asked for, it is not handed on either while it proves nothing: what follows would be judged by nobody.
     let world = World::start("HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n");
-    let fields = [("upgrade", "websocket"), ("connection", "upgrade"), ("sec-websocket-version", "13")];
+    let fields = [
+        ("upgrade", "websocket"),
+        ("connection", "upgrade"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
     let answer = world.serving.get_with("/public/x", None, &fields);
     world.serving.expect(&answer, 502, "upstream_protocol");
 }

@@ -33,3 +33,4 @@ mod published;
 mod review;
 mod serving;
 mod streaming;
+mod websocket;

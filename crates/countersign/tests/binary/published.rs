@@ -87,6 +87,7 @@ fn decoder_and_schema_know_the_same_keys() {
             ("HealthSection", HealthSection::KEYS),
             ("OutliersSection", OutliersSection::KEYS),
             ("RetriesSection", RetriesSection::KEYS),
+            ("WebSocketSection", WebSocketSection::KEYS),
             ("ExposeSection", ExposeSection::KEYS),
             ("RuleSection", RuleSection::KEYS),
             ("TestSection", TestSection::KEYS),

@@ -8,6 +8,7 @@ use testkit::client::{self, Response};
 use testkit::process::Process;
 
 pub(crate) mod nginx;
+pub(crate) mod tunnel;
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 

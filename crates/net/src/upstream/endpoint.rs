@@ -5,7 +5,9 @@ use super::name::Name;
 use super::stream::{Meter, Metered};
 use super::{ForwardError, IDLE_MAX, Target};
 use hyper::client::conn::{http1, http2};
-use std::sync::atomic::AtomicU32;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -16,6 +18,8 @@ const SETTLED_PER_LOOK: usize = 16;
 /// Requests on one HTTP/2 connection before another is opened.
 const STREAMS_PER_CONNECTION: usize = 100;
 const HTTP2_CONNECTIONS_MAX: usize = 8;
+/// An upstream's SETTINGS are its first frame: they are looked for in so many first turns of a connection.
+const SETTINGS_LOOKS: u32 = 64;
 const HEADER_LIST_BYTES_MAX: u32 = 64 * 1024;
 const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
@@ -59,6 +63,8 @@ pub(super) struct Http2 {
     /// Clones of this are in flight.
     pub(super) streams: Arc<()>,
     meter: Arc<Meter>,
+    /// The upstream announced that it takes an extended CONNECT (RFC 8441 §3).
+    pub(super) takes_tunnels: Arc<AtomicBool>,
     last_used: Instant,
 }
 
@@ -144,6 +150,24 @@ impl Endpoint {
         Ok(Http1 { sender, meter, last_used: Instant::now() })
     }
 
+    /// A connection for one request that may turn it into a tunnel. The pool never sees it.
+    pub(super) async fn open_upgradable(
+        &self,
+        target: &Target,
+        preface: &[u8],
+    ) -> Result<http1::SendRequest<Outgoing>, ForwardError> {
+        let (stream, _) = Metered::new(self.open(target, preface).await?);
+        let (sender, connection) =
+            http1::Builder::new().handshake(stream).await.map_err(|error| self.unreachable(error.to_string()))?;
+        // The task owns the socket until the upgrade takes it over, or the exchange ends.
+        tokio::spawn(async move {
+            if let Err(error) = connection.with_upgrades().await {
+                tracing::debug!(%error, "an upstream connection ended");
+            }
+        });
+        Ok(sender)
+    }
+
     /// A connection with room for one more request, opened if there is none. `true` if it was there before.
     pub(super) async fn http2(&self, target: &Target) -> Result<(Http2, bool), ForwardError> {
         if let Some(connection) = self.shared_http2() {
@@ -180,14 +204,25 @@ impl Endpoint {
 
     async fn open_http2(&self, target: &Target) -> Result<Http2, ForwardError> {
         let (stream, meter) = Metered::new(self.open(target, &[]).await?);
-        let (sender, connection) =
+        let (sender, mut connection) =
             Http2Limits::builder().handshake(stream).await.map_err(|error| self.unreachable(error.to_string()))?;
+        let takes_tunnels = Arc::<AtomicBool>::default();
+        let announced = Arc::clone(&takes_tunnels);
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
+            let mut looks = 0;
+            let ended = poll_fn(|cx| {
+                let polled = Pin::new(&mut connection).poll(cx);
+                if looks < SETTINGS_LOOKS {
+                    looks += 1;
+                    announced.store(connection.is_extended_connect_protocol_enabled(), Relaxed);
+                }
+                polled
+            });
+            if let Err(error) = ended.await {
                 tracing::debug!(%error, "an upstream connection ended");
             }
         });
-        Ok(Http2 { sender, streams: Arc::default(), meter, last_used: Instant::now() })
+        Ok(Http2 { sender, streams: Arc::default(), meter, takes_tunnels, last_used: Instant::now() })
     }
 
     async fn open(&self, target: &Target, preface: &[u8]) -> Result<super::stream::Stream, ForwardError> {

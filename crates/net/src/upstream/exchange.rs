@@ -25,10 +25,16 @@ struct Watched {
 
 /// How far a body has got, as seen from the side that waits for the answer.
 #[derive(Default)]
-struct Upload {
+pub(super) struct Upload {
     steps: AtomicU32,
     waits_for_client: AtomicBool,
     failed: OnceLock<BodyError>,
+}
+
+impl Outgoing {
+    pub(super) fn nothing() -> Outgoing {
+        Outgoing(None)
+    }
 }
 
 impl http_body::Body for Outgoing {
@@ -110,7 +116,7 @@ pub(super) struct Waits {
 }
 
 impl Waits {
-    fn of(request: &Request, target: &Target) -> Waits {
+    pub(super) fn of(request: &Request, target: &Target) -> Waits {
         match request.extensions().get::<Patience>() {
             Some(Patience(patience)) => Waits { first_byte: *patience, all: *patience },
             None => Waits { first_byte: target.settings.first_byte_timeout, all: target.settings.request_timeout },
@@ -327,10 +333,10 @@ impl Lease {
     }
 }
 
-type Sent = Result<http::Response<Incoming>, hyper::client::conn::TrySendError<http::Request<Outgoing>>>;
+pub(super) type Sent = Result<http::Response<Incoming>, hyper::client::conn::TrySendError<http::Request<Outgoing>>>;
 
 /// Waits for the head of the answer; see [`super::TargetSettings::first_byte_timeout`].
-async fn answer(
+pub(super) async fn answer(
     mut sent: Pin<&mut impl Future<Output = Sent>>,
     upload: Option<&Upload>,
     limit: Duration,
@@ -364,10 +370,10 @@ async fn answer(
 }
 
 /// One request counted against its address.
-struct InFlight(Arc<AtomicU32>);
+pub(super) struct InFlight(Arc<AtomicU32>);
 
 impl InFlight {
-    fn begin(endpoint: &Endpoint) -> InFlight {
+    pub(super) fn begin(endpoint: &Endpoint) -> InFlight {
         endpoint.in_flight.fetch_add(1, Relaxed);
         InFlight(Arc::clone(&endpoint.in_flight))
     }

@@ -144,7 +144,7 @@ async fn converse(mut stream: impl AsyncRead + AsyncWrite + Unpin, seen: &Seen) 
     }
 }
 
-fn settings(addresses: &[SocketAddr]) -> TargetSettings {
+pub(crate) fn settings(addresses: &[SocketAddr]) -> TargetSettings {
     TargetSettings {
         addresses: Addresses::Listed(addresses.iter().map(|a| (a.ip().to_string(), a.port())).collect()),
         http2: false,
@@ -162,7 +162,7 @@ fn settings(addresses: &[SocketAddr]) -> TargetSettings {
 }
 
 /// A target without tasks: of listed addresses that nobody checks.
-fn new_target(settings: TargetSettings) -> Result<Target, String> {
+pub(crate) fn new_target(settings: TargetSettings) -> Result<Target, String> {
     Fleets::new().target(settings)
 }
 

@@ -35,6 +35,8 @@ pub enum Kind {
     /// A process opened the log.
     Start,
     Decision,
+    /// What a decision opened has ended.
+    End,
     /// Records that could not be written, counted.
     Gap,
     /// The log goes on in this file after a rotation.
@@ -199,6 +201,7 @@ impl Checker {
         match sealed.link.kind {
             Kind::Start => self.report.processes += 1,
             Kind::Decision => self.report.decisions += 1,
+            Kind::End => {}
             Kind::Gap => self.report.gaps += missing_of(line),
             Kind::Continue => {}
         }
@@ -236,7 +239,7 @@ fn cut_bytes_of(line: &[u8], sealed: &Sealed) -> Option<u64> {
     struct Said {
         cut_bytes: u64,
     }
-    let may_say = sealed.link.kind != Kind::Decision;
+    let may_say = !matches!(sealed.link.kind, Kind::Decision | Kind::End);
     serde_json::from_slice::<Said>(line).ok().filter(|_| may_say).map(|said| said.cut_bytes)
 }
 

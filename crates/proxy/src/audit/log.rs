@@ -231,7 +231,7 @@ impl Log {
             self.staged.gap = Some(self.owed);
         }
         for record in records {
-            self.append(Kind::Decision, record);
+            self.append(if record.is_end { Kind::End } else { Kind::Decision }, record);
         }
     }
 

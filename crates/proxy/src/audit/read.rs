@@ -41,7 +41,7 @@ pub fn verify(files: &[PathBuf]) -> Result<Report, ReadError> {
     Ok(checker.finish(ends_with_newline))
 }
 
-/// Calls `take` with every decision record, oldest first. Lines that are no record of ours are passed over.
+/// Calls `take` with every record of a decision, or of the end of what one opened, oldest first. Lines that are no record of ours are passed over.
 pub fn each_record(files: &[PathBuf], mut take: impl FnMut(Record, &[u8])) -> Result<(), ReadError> {
     #[derive(Deserialize)]
     struct Any {
@@ -49,8 +49,10 @@ pub fn each_record(files: &[PathBuf], mut take: impl FnMut(Record, &[u8])) -> Re
     }
     for path in files {
         each_line(path, |line| {
-            let decision = serde_json::from_slice::<Any>(line).is_ok_and(|any| any.kind == Kind::Decision);
-            if decision && let Ok(record) = serde_json::from_slice::<Record>(line) {
+            let of_request = |any: Any| matches!(any.kind, Kind::Decision | Kind::End);
+            if serde_json::from_slice::<Any>(line).is_ok_and(of_request)
+                && let Ok(record) = serde_json::from_slice::<Record>(line)
+            {
                 take(record, line);
             }
         })?;

@@ -66,7 +66,13 @@ pub struct Record {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub first_byte_us: Option<u64>,
     pub total_us: u64,
-    /// How the answer ended: `complete`, `client_gone`, `upstream_failed`, `panic`.
+    /// The decision opened a tunnel: `websocket`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tunnel: Option<Cow<'static, str>>,
+    /// It is the end of what an earlier line with this id tells of: the line's kind says so.
+    #[serde(skip)]
+    pub is_end: bool,
+    /// How the answer ended: `complete`, `client_gone`, `upstream_failed`, `panic`. With a tunnel: `open`, or why it ended.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub ended: Option<Cow<'static, str>>,
     /// Trace id of `traceparent`, when the request carried a valid one.

@@ -55,6 +55,7 @@ fn service(strict: bool) -> Service {
         txn_reuse: Duration::ZERO,
         cors: None,
         resource: None,
+        websocket: None,
     }
 }
 

@@ -206,6 +206,41 @@ fn is_word_current(asked_at: Option<i64>, now: UnixMs) -> bool {
     asked_at.is_none_or(|at| (at..at + ANSWER_LIFE_S).contains(&now.seconds()))
 }
 
+/// What a token that was good is worth by a later snapshot.
+pub(super) enum Again {
+    Same,
+    /// Settings or keys of its issuer changed, and it is good by the new ones.
+    Anew(Arc<Entry>),
+    Refused,
+}
+
+/// Asks nobody, for keys or about the token: a key that is gone was taken away.
+pub(super) fn identify_again(view: &View, entry: &Entry, headers: &HeaderMap, now: UnixMs) -> Again {
+    match still_good(view, entry, now) {
+        Good::Yes(_) => return Again::Same,
+        Good::Expired(_) => return Again::Refused,
+        Good::VerifyAgain => {}
+    }
+    let Ok(Presented::Token(_, text)) = presented(headers) else { return Again::Refused };
+    let is_opaque = entry.asked_at.is_some() && Peeked::parse(text).is_err();
+    if is_opaque {
+        // No key vouches for it. Its issuer has to be configured as it was, and is not asked again.
+        let settings = entry.profile.settings();
+        let stays = view.snapshot.issuers.iter().any(|issuer| issuer.profile.settings() == settings);
+        return if stays { Again::Same } else { Again::Refused };
+    }
+    let verified = Peeked::parse(text).and_then(|peeked| verify_with(view, peeked, text, now));
+    let Ok((verified, issuer)) = verified else { return Again::Refused };
+    let (facts, binding) = (verified.facts().clone(), *verified.binding());
+    Again::Anew(Arc::new(Entry::new(
+        verified.into_principal(),
+        binding,
+        facts,
+        Arc::clone(&issuer.profile),
+        issuer.keys.version,
+    )))
+}
+
 /// Tries every issuer that answers to the token's `iss`; the refusal told is the one that came furthest. `peeked` is
 /// `text`, parsed: nearly always one issuer answers, and the token is parsed once.
 fn verify_with<'a>(

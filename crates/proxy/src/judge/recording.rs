@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use feed::{Issuer, Resource};
 use http::{HeaderMap, HeaderName, Method, Version};
+use net::tunnel::TunnelEnd;
 use net::upstream::Answered;
 use net::{BodyEnd, Connection, End, Request, Response};
 use trust::path::NormalPath;
@@ -194,6 +195,20 @@ impl Recording {
         response.map(|body| body.on_end(move |end| self.end(end)))
     }
 
+    /// A tunnel was agreed upon: that is recorded now, for it may live for days. Nothing is left to record here.
+    pub(crate) fn opened(&mut self, status: u16) -> OpenTunnel {
+        let first_byte_us = elapsed_us(self.started);
+        self.note(|record| {
+            record.status = status;
+            record.first_byte_us = Some(first_byte_us);
+            record.tunnel = Some("websocket".into());
+            record.ended = Some("open".into());
+        });
+        let end = self.record.clone();
+        self.write();
+        OpenTunnel { shared: Arc::clone(&self.shared), end, started: self.started, _open: self.shared.metrics.tunnel() }
+    }
+
     /// We answer ourselves, with a reason.
     pub(crate) fn refused(self, reason: Reason, detail: String, response: Response) -> Response {
         let status = response.status().as_u16();
@@ -265,6 +280,27 @@ impl Drop for Recording {
             }
         });
         self.write();
+    }
+}
+
+/// The record of a tunnel's end, kept until then.
+pub(crate) struct OpenTunnel {
+    shared: Arc<Shared>,
+    end: Option<Box<Record>>,
+    started: Instant,
+    _open: InFlight,
+}
+
+impl OpenTunnel {
+    pub(crate) fn ended(self, end: TunnelEnd) {
+        self.shared.metrics.tunnel_ended(end.ended);
+        let Some(mut record) = self.end else { return };
+        record.is_end = true;
+        record.bytes_in = end.bytes_in;
+        record.bytes_out = end.bytes_out;
+        record.ended = Some(end.ended.code().into());
+        record.total_us = elapsed_us(self.started);
+        self.shared.audit.push(record);
     }
 }
 

@@ -1,0 +1,159 @@
+//! One request that asks an upstream for a tunnel, and its answer. Over HTTP/1.1 it goes on a connection of its own, never
+//! from the pool and never back; over HTTP/2 on a stream (RFC 8441). It is sent once, whatever happens.
+use super::balance::Fault;
+use super::endpoint::Endpoint;
+use super::exchange::{Failure, InFlight, Outgoing, Waits, answer, broken, fit};
+use super::group::Group;
+use super::tries::Tries;
+use super::{ForwardError, Preface, Target};
+use crate::tunnel::UpstreamEnd;
+use crate::{Body, Request, Response};
+use http::{HeaderValue, Method, StatusCode, Version, header};
+use hyper::body::Incoming;
+use std::pin::pin;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+
+/// An HTTP/2 connection may be used before its SETTINGS came. Whether it takes an extended CONNECT is known only then.
+const SETTINGS_WAIT: Duration = Duration::from_secs(1);
+const SETTINGS_LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// What an upstream made of a request for a tunnel.
+pub enum Opened {
+    /// It agreed. The answer has its head and no body; `Sec-WebSocket-Accept` is for the caller to check.
+    Tunnel(Response, UpstreamEnd),
+    /// It answered, as to any other request.
+    Answer(Response),
+}
+
+pub(super) async fn open(group: &Group, target: &Target, mut request: Request) -> Result<Opened, ForwardError> {
+    let preface = target.settings.own_preface.as_ref().map(|own| match request.extensions_mut().remove::<Preface>() {
+        Some(Preface(of_client)) => of_client,
+        None => own.clone(),
+    });
+    fit(&mut request, target)?;
+    ask_for_websocket(&mut request, target);
+    let mut tries = Tries::new(group, target, Waits::of(&request, target), false);
+    let request = request.map(|_| Outgoing::nothing());
+    loop {
+        let Some((at, endpoint)) = group.pick(tries.tried, tries.began) else {
+            tries.nobody_left(group, target).await?;
+            continue;
+        };
+        let leased = timeout_at(tries.until, lease(endpoint, target, preface.as_deref().unwrap_or_default())).await;
+        match leased.map_err(|_| ForwardError::RequestTimeout(tries.waits.all))? {
+            Ok(link) => {
+                let opened = exchange(link, endpoint, request, &tries).await;
+                note(group, target, at, &tries, &opened);
+                return opened;
+            }
+            // It was reached, and will not have it.
+            Err(error @ ForwardError::Protocol(_)) => return Err(error),
+            Err(error) => tries.not_connected(group, target, at, error).await?,
+        }
+    }
+}
+
+/// What this tells of the endpoint, for choosing the next one.
+fn note(group: &Group, target: &Target, at: usize, tries: &Tries<'_>, opened: &Result<Opened, ForwardError>) {
+    match opened {
+        Ok(_) => {
+            let now = Instant::now();
+            group.answered(at, now, now.duration_since(tries.began));
+        }
+        Err(error) => group.failed(target, at, tries.began, Fault::Answer, error),
+    }
+}
+
+enum Link {
+    Http1(hyper::client::conn::http1::SendRequest<Outgoing>),
+    Http2(super::endpoint::Http2),
+}
+
+fn ask_for_websocket(request: &mut Request, target: &Target) {
+    if target.settings.http2 {
+        *request.method_mut() = Method::CONNECT;
+        request.extensions_mut().insert(hyper::ext::Protocol::from_static("websocket"));
+        return;
+    }
+    let headers = request.headers_mut();
+    headers.remove(header::TE);
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+}
+
+async fn lease(endpoint: &Endpoint, target: &Target, preface: &[u8]) -> Result<Link, ForwardError> {
+    if target.settings.http2 {
+        lease_http2(endpoint, target).await.map(Link::Http2)
+    } else {
+        endpoint.open_upgradable(target, preface).await.map(Link::Http1)
+    }
+}
+
+async fn lease_http2(endpoint: &Endpoint, target: &Target) -> Result<super::endpoint::Http2, ForwardError> {
+    let (connection, _) = endpoint.http2(target).await?;
+    let until = Instant::now() + SETTINGS_WAIT;
+    while !connection.takes_tunnels.load(Relaxed) {
+        if Instant::now() >= until {
+            return Err(ForwardError::Protocol(
+                "it did not announce extended CONNECT (RFC 8441), so no WebSocket can be opened over HTTP/2".into(),
+            ));
+        }
+        tokio::time::sleep(SETTINGS_LOOK_EVERY).await;
+    }
+    Ok(connection)
+}
+
+async fn exchange(
+    mut link: Link,
+    endpoint: &Endpoint,
+    request: http::Request<Outgoing>,
+    tries: &Tries<'_>,
+) -> Result<Opened, ForwardError> {
+    let guard = InFlight::begin(endpoint);
+    let (limit, all, until) = (tries.waits.first_byte, tries.waits.all, tries.until);
+    let answered = match &mut link {
+        Link::Http1(sender) => answer(pin!(sender.try_send_request(request)), None, limit, until).await,
+        Link::Http2(connection) => answer(pin!(connection.sender.try_send_request(request)), None, limit, until).await,
+    };
+    let mut response = answered.map_err(|failure| match failure {
+        Failure::Unsent(_, error) | Failure::Unanswered(error) | Failure::Broken(error) => broken(&error),
+        Failure::Late => ForwardError::FirstByteTimeout(limit),
+        Failure::Overdue | Failure::Refused(_) => ForwardError::RequestTimeout(all),
+    })?;
+    let (switched, keep): (bool, Box<dyn Send>) = match link {
+        Link::Http1(sender) => (switches_to_websocket(&response)?, Box::new((guard, sender))),
+        Link::Http2(connection) => (response.status() == StatusCode::OK, Box::new((guard, connection.streams))),
+    };
+    if !switched {
+        let mut response = response.map(Body::incoming).map(|body| body.on_end(move |_| drop(keep)));
+        *response.version_mut() = Version::HTTP_11;
+        return Ok(Opened::Answer(response));
+    }
+    let upgrade = hyper::upgrade::on(&mut response);
+    let stream = timeout_at(until, upgrade)
+        .await
+        .map_err(|_| ForwardError::RequestTimeout(all))?
+        .map_err(|error| broken(&error))?;
+    let head = Response::from_parts(response.into_parts().0, Body::empty());
+    Ok(Opened::Tunnel(head, UpstreamEnd { stream, keep: Some(keep) }))
+}
+
+/// RFC 6455 §4.1: 101 with exactly what was asked for. Any other 101 is no answer at all.
+fn switches_to_websocket(response: &http::Response<Incoming>) -> Result<bool, ForwardError> {
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(false);
+    }
+    let mut upgrades = response.headers().get_all(header::UPGRADE).iter();
+    let upgrade = upgrades.next().map(|value| value.as_bytes().trim_ascii());
+    let connection = response.headers().get_all(header::CONNECTION).iter();
+    let says_upgrade = connection
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .any(|option| option.trim_ascii().eq_ignore_ascii_case(b"upgrade"));
+    let is_websocket = upgrade.is_some_and(|value| value.eq_ignore_ascii_case(b"websocket"));
+    if is_websocket && upgrades.next().is_none() && says_upgrade {
+        return Ok(true);
+    }
+    Err(ForwardError::Protocol("it answered 101 without `Upgrade: websocket` and `Connection: upgrade`".into()))
+}
