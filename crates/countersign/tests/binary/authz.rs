@@ -334,6 +334,44 @@ pub(crate) fn check_methods(world: &World, proxy: &Proxy) {
     assert_eq!(world.upstream.count(), before);
 }
 
+/// `Connection` has a proxy take fields off on its way: it must not take off what we said, nor what was judged.
+pub(crate) fn check_nominations(world: &World, proxy: &Proxy) {
+    for name in
+        ["Txn-Token", "txn-token, x-forwarded-for", "X-Forwarded-Uri", "X-Original-URI", "Authorization", "Host"]
+    {
+        let before = world.upstream.count();
+        let answer = proxy.get("/orders/7", Some(&world.token), &[("connection", name)]);
+        if world.upstream.count() == before {
+            assert!(matches!(answer.status, 400 | 401 | 403), "{name}: {}", answer.status);
+            continue;
+        }
+        world.serving.expect(&answer, 200, "none");
+        world.check_stamped(&world.upstream.last(), "id|ana");
+        let denied = proxy.get("/admin/users", Some(&world.token), &[("connection", name)]);
+        assert!(matches!(denied.status, 400 | 403), "{name}: {}", denied.status);
+    }
+}
+
+/// Bodies of every kind reach the service whole, and none is taken for the next request of anybody.
+pub(crate) fn check_bodies(world: &World, proxy: &Proxy) {
+    let head = |more: &str| {
+        format!("POST /orders/8 HTTP/1.1\r\nhost: {HOST}\r\nauthorization: Bearer {}\r\n{more}\r\n", world.token)
+    };
+    let inner = "GET /admin/users HTTP/1.1\r\nhost: shop.acme.example\r\n\r\n";
+    let sized = head(&format!("content-length: {}\r\n", inner.len())) + inner;
+    let chunked = head("transfer-encoding: chunked\r\n") + &format!("{:x}\r\n{inner}\r\n0\r\n\r\n", inner.len());
+    let mut connection = client::Connection::open(proxy.address);
+    for request in [&sized, &chunked, &sized] {
+        connection.write(request).unwrap();
+        let answer = connection.read().expect("the connection goes on");
+        world.serving.expect(&answer, 200, "none");
+        let seen = world.upstream.last();
+        assert_eq!((seen.method.as_str(), seen.body), ("POST", inner.as_bytes().to_vec()));
+        world.check_stamped(&world.upstream.last(), "id|ana");
+    }
+    assert!(world.upstream.seen().iter().all(|seen| !seen.target.starts_with("/admin")));
+}
+
 /// With nobody to ask, nothing passes, whatever it is.
 pub(crate) fn check_fails_closed(world: World, proxy: &Proxy) {
     let World { serving, upstream, token, .. } = world;

@@ -43,6 +43,7 @@ fn a7_caddy_passes_no_word_of_a_client_for_its_own() {
     let world = world();
     let caddy = caddy(&world);
     authz::check_spoofs(&world, &caddy);
+    authz::check_nominations(&world, &caddy);
     authz::check_our_fields(&world, &caddy, 200);
 }
 
@@ -52,6 +53,7 @@ fn a7_caddy_sends_the_bytes_that_were_decided_on() {
     let caddy = caddy(&world);
     authz::check_paths(&world, &caddy);
     authz::check_methods(&world, &caddy);
+    authz::check_bodies(&world, &caddy);
 }
 
 #[test]

@@ -55,6 +55,7 @@ fn a7_envoy_passes_no_word_of_a_client_for_its_own() {
     let world = world();
     let envoy = envoy(&world);
     authz::check_spoofs(&world, &envoy);
+    authz::check_nominations(&world, &envoy);
     authz::check_our_fields(&world, &envoy, 200);
     let cookies = [("cookie", "__Host-cs=forged-7; a=1"), ("tracestate", "cs=forged-7,b=2")];
     world.serving.expect(&envoy.get("/orders/7", Some(&world.token), &cookies), 200, "none");
@@ -69,6 +70,7 @@ fn a7_envoy_sends_the_bytes_that_were_decided_on() {
     let envoy = envoy(&world);
     authz::check_paths(&world, &envoy);
     authz::check_methods(&world, &envoy);
+    authz::check_bodies(&world, &envoy);
 }
 
 #[test]
@@ -121,9 +123,11 @@ fn a7_envoy_asks_over_http_with_the_same_verdicts() {
     let envoy = start(&world, "envoy-http.yaml", |text| text);
     authz::check_verdicts(&world, &envoy);
     authz::check_spoofs(&world, &envoy);
+    authz::check_nominations(&world, &envoy);
     authz::check_our_fields(&world, &envoy, 200);
     authz::check_paths(&world, &envoy);
     authz::check_methods(&world, &envoy);
+    authz::check_bodies(&world, &envoy);
     // A client cannot make its own request pass for a question of the other kind.
     let before = world.upstream.count();
     let grpc = [("content-type", "application/grpc"), ("te", "trailers")];

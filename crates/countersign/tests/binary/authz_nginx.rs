@@ -43,6 +43,7 @@ fn a7_nginx_passes_no_word_of_a_client_for_its_own() {
     let world = world();
     let nginx = nginx(&world);
     authz::check_spoofs(&world, &nginx);
+    authz::check_nominations(&world, &nginx);
     authz::check_our_fields(&world, &nginx, 400);
 }
 
@@ -52,6 +53,7 @@ fn a7_nginx_sends_the_bytes_that_were_decided_on() {
     let nginx = nginx(&world);
     authz::check_paths(&world, &nginx);
     authz::check_methods(&world, &nginx);
+    authz::check_bodies(&world, &nginx);
 }
 
 #[test]

@@ -1,7 +1,11 @@
 //! Questions as a misconfigured proxy, or somebody who is none, would ask them, over the raw socket. Traefik cannot be
 //! installed here: its way of asking is simulated from its documentation.
 use crate::authz::{World, replaced};
+use crate::serving::Setup;
+use serde_json::json;
 use testkit::client::{self, Response};
+use testkit::issuer::Issuer;
+use testkit::upstream::Upstream;
 
 type Fields<'a> = Vec<(&'a str, &'a str)>;
 
@@ -213,6 +217,56 @@ fn a7_an_envoy_that_fails_open_over_http_never_hears_a_server_error() {
     world.serving.expect(&ask_at(&world, "GET", "/admin/users", &own), 403, "never_matched");
     let spoofed = [&own[..], &[("x-original-uri", "/orders/42"), ("x-forwarded-uri", "/orders/42")]].concat();
     world.serving.expect(&ask_at(&world, "GET", "/admin/users", &spoofed), 403, "never_matched");
+}
+
+/// Asks over TLS, with a client certificate if there is one; status and output.
+fn ask_over_tls(folder: &std::path::Path, authz: &str, token: &str, certificate: Option<&str>) -> (bool, String) {
+    let path = |name: &str| folder.join(name).display().to_string();
+    let port = authz.rsplit(':').next().unwrap();
+    let (url, ca) = (format!("https://localhost:{port}/_countersign"), path("ca.pem"));
+    let (resolve, bearer) = (format!("localhost:{port}:127.0.0.1"), format!("authorization: Bearer {token}"));
+    let mut arguments = vec!["-sS", "-i", "--cacert", &ca, "--resolve", &resolve, "-H", &bearer];
+    let fields = NGINX.map(|(name, value)| format!("{name}: {value}"));
+    fields.iter().for_each(|field| arguments.extend(["-H", field]));
+    let files = certificate.map(|name| (path(&format!("{name}.pem")), path(&format!("{name}.key"))));
+    if let Some((certificate, key)) = &files {
+        arguments.extend(["--cert", certificate, "--key", key]);
+    }
+    arguments.push(&url);
+    let (status, out, _) = testkit::process::run("curl", &arguments);
+    (status.success(), out)
+}
+
+#[test]
+fn a7_with_a_client_ca_only_proxies_with_a_certificate_of_it_may_ask_beside_a_running_edge() {
+    let (issuer, upstream) = (Issuer::start(), Upstream::start());
+    let (ca, foreign) = (testkit::tls::Ca::new(), testkit::tls::Ca::new());
+    let mut setup = Setup::new(&issuer.url(), &upstream.url());
+    setup.extra = "authz:\n  listen: 127.0.0.1:0\n  from: nginx\n  tls: { certificate: door.pem, key: door.key, \
+                   client_certificates: require, client_ca: ca.pem }\n"
+        .into();
+    setup.files.push(("ca.pem".into(), ca.certificate_pem.clone().into()));
+    let identities =
+        [("door", ca.server(&["localhost"])), ("proxy", ca.server(&["proxy"])), ("other", foreign.server(&["proxy"]))];
+    for (name, identity) in identities {
+        setup.files.push((format!("{name}.pem"), identity.certificate_pem.into()));
+        setup.files.push((format!("{name}.key"), identity.key_pem.into()));
+    }
+    let mut serving = setup.start();
+    let facts = std::fs::read(serving.folder.path().join("state/process.json")).unwrap();
+    let facts: serde_json::Value = serde_json::from_slice(&facts).unwrap();
+    let authz = facts["authz"][0].as_str().unwrap().to_owned();
+    let token = issuer.token("ana", "acme", &json!({ "groups": ["support"] }));
+    serving.wait_ready_for("/orders/1", &token);
+    let ask = |certificate| ask_over_tls(serving.folder.path(), &authz, &token, certificate);
+    let (_, good) = ask(Some("proxy"));
+    assert!(good.contains(" 200") && good.to_lowercase().contains("txn-token: ey"), "{good}");
+    for certificate in [None, Some("other")] {
+        let (success, out) = ask(certificate);
+        assert!(!success && !out.contains("200"), "{certificate:?}: {out}");
+    }
+    serving.process.signal("TERM");
+    assert!(serving.process.wait(crate::serving::LIMIT).success(), "both doors drain");
 }
 
 #[test]
