@@ -4,6 +4,7 @@
 
 mod bench;
 mod dependencies;
+mod dist;
 mod edge;
 mod examples;
 mod fuzz;
@@ -39,6 +40,15 @@ enum Task {
     Examples,
     /// HTTP/2 conformance of the edge, judged by h2spec
     H2spec,
+    /// The release as an archive and a Debian package, in `target/dist`
+    Dist {
+        /// Package this binary instead of building one for release
+        #[arg(long)]
+        binary: Option<std::path::PathBuf>,
+        /// Package the debug binary twice, install it into a throw-away copy of this system, and look at everything
+        #[arg(long, conflicts_with = "binary")]
+        check: bool,
+    },
     /// Install the peer programs that tests and benchmarks talk to, and nothing else
     Peers {
         /// Also those that only `bench` needs (Envoy, HAProxy, wrk)
@@ -81,6 +91,8 @@ fn run(task: Task) -> Result<()> {
         Task::Tidy => tidy::run(),
         Task::Examples => examples::check(),
         Task::H2spec => h2spec::check(),
+        Task::Dist { check: true, .. } => dist::check(),
+        Task::Dist { binary, .. } => dist::run(binary.as_deref()),
         Task::Peers { bench } => peers::install(if bench { peers::Purpose::Bench } else { peers::Purpose::Test }),
         Task::Fuzz { minutes, target } => fuzz::run(minutes, target.as_deref()),
         Task::Bench { which: Bench::Edge(options) } => bench::edge::run(&options),

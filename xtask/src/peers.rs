@@ -12,7 +12,7 @@ pub(crate) enum Purpose {
 }
 
 /// (program, Debian package)
-const FOR_TESTS: [(&str, &str); 8] = [
+const FOR_TESTS: [(&str, &str); 12] = [
     ("nginx", "nginx"),
     ("caddy", "caddy"),
     ("haproxy", "haproxy"),
@@ -21,6 +21,10 @@ const FOR_TESTS: [(&str, &str); 8] = [
     ("openssl", "openssl"),
     ("node", "nodejs"),
     ("npm", "npm"),
+    ("systemd-analyze", "systemd"),
+    ("dpkg-deb", "dpkg"),
+    ("readelf", "binutils"),
+    ("setpriv", "util-linux"),
 ];
 const FOR_BENCHES: [(&str, &str); 4] =
     [("nginx", "nginx"), ("haproxy", "haproxy"), ("wrk", "wrk"), ("openssl", "openssl")];
@@ -29,7 +33,11 @@ pub(crate) fn install(purpose: Purpose) -> Result<()> {
     debian(if purpose == Purpose::Test { &FOR_TESTS } else { &FOR_BENCHES })?;
     match purpose {
         Purpose::Test => {
-            python("test", "tests/peers/requirements.txt", "import envoy, grpc, joserfc, jwcrypto")?;
+            python(
+                "test",
+                "tests/peers/requirements.txt",
+                "import envoy, grpc, joserfc, jwcrypto, kubernetes_validate, yaml",
+            )?;
             node()?;
             h2spec()
         }

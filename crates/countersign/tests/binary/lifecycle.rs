@@ -253,3 +253,32 @@ fn number(metrics: &str, series: &str) -> f64 {
 fn value(line: &str) -> f64 {
     line.rsplit(' ').next().and_then(|text| text.parse().ok()).unwrap_or(0.0)
 }
+
+/// A ConfigMap's volume: each file is a link through `..data`, and a change replaces that link alone.
+#[test]
+fn a_configuration_mounted_by_kubernetes_is_loaded_and_loaded_again() {
+    use std::os::unix::fs::symlink;
+    let (issuer, upstream) = (Issuer::start(), Upstream::start());
+    let mut setup = Setup::new(&issuer.url(), &upstream.url());
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    setup.write(&at("..first"));
+    symlink("..first", at("..data")).unwrap();
+    symlink("..data/countersign.yaml", at("countersign.yaml")).unwrap();
+    symlink("..data/services", at("services")).unwrap();
+    let config = at("countersign.yaml").into_os_string();
+    let mut process = testkit::Process::start(env!("CARGO_BIN_EXE_countersign"), &["run".into(), "-c".into(), config]);
+    let facts = testkit::wait_value("the process writes its facts", LIMIT, || {
+        serde_json::from_slice::<serde_json::Value>(&std::fs::read(at("state/process.json")).ok()?).ok()
+    });
+    let edge: std::net::SocketAddr = facts["edge"][0].as_str().unwrap().parse().unwrap();
+    let status = |path: &str| client::get(edge, path, &[("host", "shop.acme.example")]).status;
+    assert_eq!((status("/public/x"), status("/open/x")), (200, 401));
+
+    setup.services[0].1 = setup.services[0].1.replace("/public/**", "/open/**");
+    setup.write(&at("..second"));
+    symlink("..second", at("..data_tmp")).unwrap();
+    std::fs::rename(at("..data_tmp"), at("..data")).unwrap();
+    testkit::wait_for("the new files are in force", LIMIT, || (status("/public/x"), status("/open/x")) == (401, 200));
+    assert!(process.is_running());
+}
