@@ -156,6 +156,10 @@ pub fn svid(input: &[u8]) {
         let found = input.windows(id.as_str().len()).any(|window| window == id.as_str().as_bytes());
         assert!(found, "an ID that does not stand in the certificate");
     }
+    if let Ok(ends) = trust::svid::not_after(input) {
+        // From the year 0 to the year 9999.
+        assert!((-62_200_000_000..=253_402_300_799).contains(&ends), "a certificate ends at {ends}");
+    }
 }
 
 /// The first byte chooses a split; the rest is what a client sends. Splits change neither the verdict nor what passes, and

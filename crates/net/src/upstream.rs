@@ -97,6 +97,9 @@ pub enum ForwardError {
     RequestTimeout(Duration),
     #[error("the upstream broke off or answered no valid HTTP: {0}")]
     Protocol(String),
+    /// One endpoint of a fleet, or the last of several that were tried, failed so.
+    #[error("{error} (from {endpoint})")]
+    At { endpoint: Arc<str>, error: Box<ForwardError> },
     /// The *client's* body failed before the answer began: the fault is the client's.
     #[error("the request's body failed: {0}")]
     RequestBody(crate::BodyError),

@@ -304,6 +304,7 @@ fn forward_failed(error: &ForwardError) -> Stop {
         ForwardError::RequestBody(BodyError::Stalled) => Reason::RequestTimeout,
         ForwardError::RequestBody(BodyError::Malformed) => Reason::RequestMalformed,
         ForwardError::RequestBody(BodyError::Gone) => Reason::ClientGone,
+        ForwardError::At { error, .. } => forward_failed(error).reason,
     };
     Stop::new(reason, error.to_string())
 }

@@ -26,6 +26,11 @@ pub enum SvidError {
 }
 
 const SEQUENCE: u8 = 0x30;
+const INTEGER: u8 = 0x02;
+const UTC_TIME: u8 = 0x17;
+const GENERALIZED_TIME: u8 = 0x18;
+/// `version [0]` of a certificate.
+const VERSION: u8 = 0xa0;
 const OBJECT_ID: u8 = 0x06;
 const BOOLEAN: u8 = 0x01;
 const BIT_STRING: u8 = 0x03;
@@ -69,6 +74,55 @@ pub fn leaf_id(certificate: &[u8]) -> Result<SpiffeId, SvidError> {
     let text = std::str::from_utf8(uri).map_err(|_| SvidError::Id(SpiffeIdError::Path))?;
     let id = SpiffeId::parse(text).map_err(SvidError::Id)?;
     if id.path().is_empty() { Err(SvidError::NoPath) } else { Ok(id) }
+}
+
+/// When a certificate in DER ends, in Unix seconds (RFC 5280 §4.1.2.5).
+pub fn not_after(certificate: &[u8]) -> Result<i64, SvidError> {
+    let mut signed = Der(certificate).only(SEQUENCE)?.take(SEQUENCE)?;
+    if signed.peek() == Some(VERSION) {
+        signed.take(VERSION)?;
+    }
+    signed.take(INTEGER)?;
+    // Signature algorithm and issuer.
+    signed.take(SEQUENCE)?;
+    signed.take(SEQUENCE)?;
+    let mut validity = signed.take(SEQUENCE)?;
+    validity.next()?;
+    match validity.next()? {
+        Some((UTC_TIME, text)) => {
+            let (year, rest) = number(text, 2)?;
+            moment(if year < 50 { 2000 + year } else { 1900 + year }, rest)
+        }
+        Some((GENERALIZED_TIME, text)) => number(text, 4).and_then(|(year, rest)| moment(year, rest)),
+        _ => Err(SvidError::Malformed),
+    }
+}
+
+/// `MMDDHHMMSSZ` of this year: the one form that RFC 5280 leaves.
+fn moment(year: i64, text: &[u8]) -> Result<i64, SvidError> {
+    let (month, text) = number(text, 2)?;
+    let (day, text) = number(text, 2)?;
+    let (hour, text) = number(text, 2)?;
+    let (minute, text) = number(text, 2)?;
+    let (second, text) = number(text, 2)?;
+    let is_real = (1..=12).contains(&month) && (1..=31).contains(&day) && hour < 24 && minute < 60 && second < 60;
+    if !is_real || text != b"Z" {
+        return Err(SvidError::Malformed);
+    }
+    // Years begin in March here, so that the leap day is the last one.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days =
+        365 * year + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + (153 * month + 2) / 5 + day;
+    // From 0000-03-00 to 1970-01-01.
+    Ok((days - 719_469) * 86_400 + hour * 3_600 + minute * 60 + second)
+}
+
+fn number(text: &[u8], digits: usize) -> Result<(i64, &[u8]), SvidError> {
+    let (found, rest) = text.split_at_checked(digits).ok_or(SvidError::Malformed)?;
+    if !found.iter().all(u8::is_ascii_digit) {
+        return Err(SvidError::Malformed);
+    }
+    Ok((found.iter().fold(0, |number, digit| number * 10 + i64::from(digit - b'0')), rest))
 }
 
 fn check_key_usage(usage: Option<(&[u8], bool)>) -> Result<(), SvidError> {
@@ -276,9 +330,32 @@ mod tests {
     }
 
     #[test]
+    fn a_certificate_says_when_it_ends() {
+        let check = |year, month, day, expected: i64| {
+            let mut params = good(&[ID]);
+            params.not_after = rcgen::date_time_ymd(year, month, day);
+            assert_eq!(not_after(&der(&params)), Ok(expected), "{year}-{month}-{day}");
+        };
+        check(1970, 1, 1, 0);
+        check(1999, 12, 31, 946_598_400);
+        check(2000, 2, 29, 951_782_400);
+        check(2000, 3, 1, 951_868_800);
+        check(2026, 11, 22, 1_795_305_600);
+        check(2049, 12, 31, 2_524_521_600);
+        check(2050, 1, 1, 2_524_608_000);
+        check(2100, 3, 1, 4_107_542_400);
+        for text in
+            [&b"1301010000Z"[..], b"01010000", b"0101240000Z", b"010100000Z", b"0101000000+0100", b"-101000000Z"]
+        {
+            assert_eq!(moment(2026, text), Err(SvidError::Malformed), "{}", text.escape_ascii());
+        }
+    }
+
+    #[test]
     fn svid_no_broken_certificate_is_read() {
         let whole = der(&good(&[ID]));
         for length in 0..whole.len() {
+            assert_eq!(not_after(&whole[..length]), Err(SvidError::Malformed), "the first {length} bytes");
             assert_eq!(leaf_id(&whole[..length]), Err(SvidError::Malformed), "the first {length} bytes");
         }
         let long = [whole.as_slice(), b"\0"].concat();

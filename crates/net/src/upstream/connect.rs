@@ -11,7 +11,7 @@ use rustls::pki_types::ServerName;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
@@ -29,6 +29,10 @@ pub(crate) struct TlsClient {
     name: ServerName<'static>,
     /// HTTP/2 has to be agreed upon; HTTP/1.1 may also go unmentioned.
     must_agree: bool,
+    /// The peer is known by an SVID, whose end is the connection's.
+    by_svid: bool,
+    /// When our own certificate ends, in Unix seconds.
+    own_end: Option<i64>,
 }
 
 /// Why there is no stream.
@@ -76,10 +80,12 @@ impl TlsClient {
                 config.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
             }
         };
+        let mut own_end = None;
         let mut config = match &tls.identity {
             None => config.with_no_client_auth(),
             Some(identity) => {
                 let (chain, key) = crate::tls::chain_and_key(&identity.certificate_pem, &identity.key_pem)?;
+                own_end = chain.first().and_then(|leaf| trust::svid::not_after(leaf).ok());
                 let wrong = |error| format!("certificate and key do not fit: {error}");
                 config.with_client_auth_cert(chain, key).map_err(wrong)?
             }
@@ -89,7 +95,8 @@ impl TlsClient {
             config.resumption = Resumption::disabled();
         }
         config.alpn_protocols = vec![alpn.to_vec()];
-        Ok(TlsClient { config: Arc::new(config), name: server_name, must_agree: alpn == b"h2" })
+        let (must_agree, by_svid) = (alpn == b"h2", tls.spiffe_id.is_some());
+        Ok(TlsClient { config: Arc::new(config), name: server_name, must_agree, by_svid, own_end })
     }
 
     async fn shake_hands(&self, stream: TcpStream) -> Result<Stream, ConnectError> {
@@ -99,6 +106,17 @@ impl TlsClient {
             return Err(ConnectError::Handshake("the upstream did not agree to HTTP/2".into()));
         }
         Ok(Stream::Tls(Box::new(stream)))
+    }
+
+    /// How long a connection may last: not beyond the certificates by which both ends proved who they are.
+    pub(super) fn lasts(&self, stream: &Stream) -> Option<Duration> {
+        let Stream::Tls(stream) = stream else { return None };
+        let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).filter(|_| self.by_svid);
+        // One that was verified and cannot be read twice does not happen; it would end at once.
+        let peer_end = leaf.map(|leaf| trust::svid::not_after(leaf).unwrap_or(0));
+        let end = [peer_end, self.own_end].into_iter().flatten().min()?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Some(Duration::from_secs(u64::try_from(end).unwrap_or(0)).saturating_sub(now))
     }
 }
 

@@ -137,16 +137,14 @@ impl Endpoint {
 
     /// `preface` is what the connection begins with, if anything.
     pub(super) async fn open_http1(&self, target: &Target, preface: &[u8]) -> Result<Http1, ForwardError> {
-        let (stream, meter) = Metered::new(self.open(target, preface).await?);
+        let stream = self.open(target, preface).await?;
+        let lasts = target.tls.as_ref().and_then(|tls| tls.lasts(&stream));
+        let (stream, meter) = Metered::new(stream);
         let (sender, connection) =
             http1::Builder::new().handshake(stream).await.map_err(|error| self.unreachable(error.to_string()))?;
         // The task owns the socket. It ends with the connection: when the upstream closes it, when the exchange on it is
         // given up, or when its sender is dropped.
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "an upstream connection ended");
-            }
-        });
+        own(connection, lasts);
         Ok(Http1 { sender, meter, last_used: Instant::now() })
     }
 
@@ -156,7 +154,9 @@ impl Endpoint {
         target: &Target,
         preface: &[u8],
     ) -> Result<http1::SendRequest<Outgoing>, ForwardError> {
-        let (stream, _) = Metered::new(self.open(target, preface).await?);
+        let stream = self.open(target, preface).await?;
+        let lasts = target.tls.as_ref().and_then(|tls| tls.lasts(&stream));
+        let stream = Metered::new(stream).0.lasting(lasts);
         let (sender, connection) =
             http1::Builder::new().handshake(stream).await.map_err(|error| self.unreachable(error.to_string()))?;
         // The task owns the socket until the upgrade takes it over, or the exchange ends.
@@ -203,25 +203,23 @@ impl Endpoint {
     }
 
     async fn open_http2(&self, target: &Target) -> Result<Http2, ForwardError> {
-        let (stream, meter) = Metered::new(self.open(target, &[]).await?);
+        let stream = self.open(target, &[]).await?;
+        let lasts = target.tls.as_ref().and_then(|tls| tls.lasts(&stream));
+        let (stream, meter) = Metered::new(stream);
         let (sender, mut connection) =
             Http2Limits::builder().handshake(stream).await.map_err(|error| self.unreachable(error.to_string()))?;
         let takes_tunnels = Arc::<AtomicBool>::default();
         let announced = Arc::clone(&takes_tunnels);
-        tokio::spawn(async move {
-            let mut looks = 0;
-            let ended = poll_fn(|cx| {
-                let polled = Pin::new(&mut connection).poll(cx);
-                if looks < SETTINGS_LOOKS {
-                    looks += 1;
-                    announced.store(connection.is_extended_connect_protocol_enabled(), Relaxed);
-                }
-                polled
-            });
-            if let Err(error) = ended.await {
-                tracing::debug!(%error, "an upstream connection ended");
+        let mut looks = 0;
+        let connection = poll_fn(move |cx| {
+            let polled = Pin::new(&mut connection).poll(cx);
+            if looks < SETTINGS_LOOKS {
+                looks += 1;
+                announced.store(connection.is_extended_connect_protocol_enabled(), Relaxed);
             }
+            polled
         });
+        own(connection, lasts);
         Ok(Http2 { sender, streams: Arc::default(), meter, takes_tunnels, last_used: Instant::now() })
     }
 
@@ -263,6 +261,24 @@ impl Endpoint {
     pub(super) fn is_empty(&self) -> bool {
         let shelf = self.shelf();
         shelf.ready.is_empty() && shelf.busy.is_empty() && self.http2_connections().is_empty()
+    }
+}
+
+/// Runs a connection. One that was opened by certificates with an end is cut then, whatever is in flight on it.
+fn own(connection: impl Future<Output = hyper::Result<()>> + Send + 'static, lasts: Option<Duration>) {
+    let ended = |ended: hyper::Result<()>| {
+        if let Err(error) = ended {
+            tracing::debug!(%error, "an upstream connection ended");
+        }
+    };
+    match lasts {
+        None => drop(tokio::spawn(async move { ended(connection.await) })),
+        Some(lasts) => drop(tokio::spawn(async move {
+            match tokio::time::timeout(lasts, connection).await {
+                Ok(result) => ended(result),
+                Err(_) => tracing::debug!("an upstream connection ended with a certificate"),
+            }
+        })),
     }
 }
 

@@ -122,6 +122,15 @@ impl Group {
         self.choice.is_none()
     }
 
+    /// Is there more than one endpoint?
+    pub(super) fn is_fleet(&self) -> bool {
+        self.endpoints.len() > 1
+    }
+
+    pub(super) fn label(&self, at: usize) -> Option<Arc<str>> {
+        self.endpoints.get(at).map(|endpoint| Arc::clone(endpoint.label()))
+    }
+
     /// The endpoint to try; `tried` is a bit set of those that failed this request.
     pub(super) fn pick(&self, tried: u64, now: Instant) -> Option<(usize, &Endpoint)> {
         let Some(choice) = &self.choice else {

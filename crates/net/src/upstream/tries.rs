@@ -88,6 +88,10 @@ impl<'t> Tries<'t> {
         group.failed(target, at, self.began, Fault::Connect, &error);
         self.tried |= 1 << at;
         self.unconnected += 1;
+        let error = match error {
+            ForwardError::Identity(_) => error_at(group, at, error),
+            error => error,
+        };
         if self.tried.count_ones() >= ADDRESSES_TRIED_MAX {
             return self.connect_again(group, target, error).await;
         }
@@ -131,6 +135,17 @@ impl<'t> Tries<'t> {
 
     /// The request, to be sent once more; or the error that it ends with.
     pub(super) async fn again(
+        &mut self,
+        group: &Group,
+        target: &Target,
+        at: usize,
+        failure: Failure,
+        copies: (bool, Option<Repeat>),
+    ) -> Result<http::Request<Outgoing>, ForwardError> {
+        self.sent_again(group, target, at, failure, copies).await.map_err(|error| error_at(group, at, error))
+    }
+
+    async fn sent_again(
         &mut self,
         group: &Group,
         target: &Target,
@@ -229,6 +244,14 @@ impl<'t> Tries<'t> {
         if !group.is_single() {
             self.began = Instant::now();
         }
+    }
+}
+
+/// Of several endpoints it is told which one failed.
+fn error_at(group: &Group, at: usize, error: ForwardError) -> ForwardError {
+    match group.label(at) {
+        Some(endpoint) if group.is_fleet() => ForwardError::At { endpoint, error: Box::new(error) },
+        _ => error,
     }
 }
 

@@ -25,11 +25,17 @@ impl Authority {
 
     /// A leaf with these URIs and names, as PEM.
     fn issue(&self, uris: &[&str], names: &[&str]) -> ClientIdentity {
+        self.issue_for(Duration::from_secs(3_600), uris, names)
+    }
+
+    fn issue_for(&self, time: Duration, uris: &[&str], names: &[&str]) -> ClientIdentity {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
         let mut params =
             CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
         params.subject_alt_names.extend(uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap())));
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.not_after = rcgen::date_time_ymd(1970, 1, 1) + now + time;
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         ClientIdentity {
@@ -128,6 +134,21 @@ async fn an_upstream_that_asks_who_we_are_is_told() {
     assert_eq!(server.connections(), 2);
     let silent = target(&server, expecting(&authority));
     assert!(exchange(&pool, &silent, get("/")).await.is_err(), "without a certificate there is no answer");
+}
+
+#[tokio::test]
+async fn m12_no_connection_outlives_a_certificate_by_which_it_was_opened() {
+    let authority = Authority::new();
+    let short = || authority.issue_for(Duration::from_secs(3), &[ID], &[]);
+    for is_ours in [false, true] {
+        let (of_peer, of_ours) =
+            if is_ours { (authority.issue(&[ID], &[]), Some(Arc::new(short()))) } else { (short(), None) };
+        let server = authority.serve(&of_peer, of_ours.is_some()).await;
+        let tls = UpstreamTls { identity: of_ours, ..expecting(&authority) };
+        let (pool, target) = (Pool::new(), target(&server, tls));
+        assert_eq!(exchange(&pool, &target, get("/")).await.unwrap().0, StatusCode::OK);
+        server.ended().await;
+    }
 }
 
 #[test]
