@@ -12,6 +12,7 @@
 
 pub mod client;
 pub mod dpop;
+pub mod graph;
 mod http1;
 pub mod issuer;
 pub mod process;

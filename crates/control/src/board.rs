@@ -32,6 +32,7 @@ impl Board {
             issuers: Vec::new(),
             services: Vec::new(),
             introspection: Vec::new(),
+            graph: Vec::new(),
         };
         Board { current, state: Mutex::new(State { desired, lines: Vec::new(), epoch, published_ms: 0 }) }
     }

@@ -2,7 +2,6 @@
 //! seconds each. What cannot be believed is no answer, and nothing is answered from memory for longer than half a minute.
 //!
 //! Never logs a token, a secret or an answer, and never judges an answer: the data plane does.
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -12,7 +11,7 @@ use bytes::Bytes;
 use feed::{Introspection, IntrospectionOutcome};
 use http::HeaderValue;
 use net::client::{Get, Got, Post, get, post};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use trust::issuer::Profile;
 use trust::json::Object;
 use trust::jwk::KeySet;
@@ -21,6 +20,7 @@ use zeroize::Zeroizing;
 
 use crate::Options;
 use crate::board::lock;
+use crate::flights::Flights;
 use crate::keys::Clock;
 
 /// Questions that may be open at one issuer; beyond it, requests are refused.
@@ -45,15 +45,9 @@ pub(crate) struct Desk {
     /// What discovery said.
     endpoint: Mutex<Option<String>>,
     open: Semaphore,
-    known: Mutex<HashMap<[u8; 32], Known>>,
+    flights: Arc<Flights<[u8; 32], IntrospectionOutcome>>,
     /// When a failure was logged last.
     warned: Mutex<Option<Instant>>,
-}
-
-enum Known {
-    /// Somebody is asking.
-    Asking(watch::Receiver<Option<IntrospectionOutcome>>),
-    Answered(IntrospectionOutcome, Instant),
 }
 
 impl Desk {
@@ -67,7 +61,7 @@ impl Desk {
                 clock,
                 endpoint: Mutex::new(settings.endpoint.clone()),
                 open: Semaphore::new(OPEN_MAX),
-                known: Mutex::default(),
+                flights: Flights::new(KNOWN_MAX),
                 warned: Mutex::default(),
             }))
         };
@@ -86,53 +80,16 @@ impl Desk {
         token_sha256: [u8; 32],
         keys: Arc<KeySet>,
     ) -> IntrospectionOutcome {
-        let mut asking = {
-            let mut known = lock(&self.known);
-            match known.get(&token_sha256) {
-                Some(Known::Answered(outcome, until)) if Instant::now() < *until => return outcome.clone(),
-                Some(Known::Asking(receiver)) if receiver.has_changed().is_ok() => receiver.clone(),
-                _ => {
-                    if self.open.available_permits() == 0 {
-                        return unavailable(format!("{OPEN_MAX} questions are open at this issuer already"));
-                    }
-                    let (sender, receiver) = watch::channel(None);
-                    known.insert(token_sha256, Known::Asking(receiver.clone()));
-                    let (desk, token) = (Arc::clone(self), Zeroizing::new(token.to_owned()));
-                    runtime.spawn(async move {
-                        let outcome = desk.answer(&token, &keys).await;
-                        desk.remember(token_sha256, &outcome);
-                        // Nobody may be waiting any more.
-                        let _ = sender.send(Some(outcome));
-                    });
-                    receiver
-                }
+        let question = || {
+            let (desk, token) = (Arc::clone(self), Zeroizing::new(token.to_owned()));
+            async move {
+                let outcome = desk.answer(&token, &keys).await;
+                let life = life(&outcome);
+                (outcome, life)
             }
         };
-        match asking.wait_for(Option::is_some).await {
-            Ok(outcome) => outcome.clone().unwrap_or_else(|| unavailable("no answer")),
-            Err(_) => unavailable("control has stopped"),
-        }
-    }
-
-    fn remember(&self, token_sha256: [u8; 32], outcome: &IntrospectionOutcome) {
-        let life = match outcome {
-            IntrospectionOutcome::Unavailable(_) => FAILED_LIFE,
-            IntrospectionOutcome::Answered { answer, .. } if answer.get("active") == Some(&true.into()) => {
-                Duration::from_secs(ANSWER_LIFE_S.unsigned_abs()).saturating_sub(PATIENCE)
-            }
-            IntrospectionOutcome::Answered { .. } => INACTIVE_LIFE,
-        };
-        let now = Instant::now();
-        let mut known = lock(&self.known);
-        known.remove(&token_sha256);
-        if known.len() >= KNOWN_MAX {
-            known.retain(|_, known| {
-                matches!(known, Known::Answered(_, until) if now < *until) || matches!(known, Known::Asking(_))
-            });
-        }
-        if known.len() < KNOWN_MAX {
-            known.insert(token_sha256, Known::Answered(outcome.clone(), now + life));
-        }
+        let answered = self.flights.ask(runtime, token_sha256, question).await;
+        answered.unwrap_or_else(|| unavailable("control has stopped"))
     }
 
     async fn answer(&self, token: &str, keys: &KeySet) -> IntrospectionOutcome {
@@ -246,6 +203,17 @@ struct Discovery {
     introspection_endpoint: String,
 }
 
+/// How long an answer is remembered here; data planes count from the question.
+fn life(outcome: &IntrospectionOutcome) -> Duration {
+    match outcome {
+        IntrospectionOutcome::Unavailable(_) => FAILED_LIFE,
+        IntrospectionOutcome::Answered { answer, .. } if answer.get("active") == Some(&true.into()) => {
+            Duration::from_secs(ANSWER_LIFE_S.unsigned_abs()).saturating_sub(PATIENCE)
+        }
+        IntrospectionOutcome::Answered { .. } => INACTIVE_LIFE,
+    }
+}
+
 fn unavailable(why: impl Into<Arc<str>>) -> IntrospectionOutcome {
     IntrospectionOutcome::Unavailable(why.into())
 }
@@ -257,7 +225,7 @@ fn origin(url: &str) -> Option<(String, String)> {
 }
 
 /// `application/x-www-form-urlencoded`, every byte but the unreserved ones of RFC 3986 written out.
-fn urlencoded(text: &str) -> String {
+pub(crate) fn urlencoded(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {

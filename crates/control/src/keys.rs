@@ -4,11 +4,12 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
-use feed::{IntrospectionOutcome, KeyDemandOutcome};
+use feed::{GroupsOutcome, IntrospectionOutcome, KeyDemandOutcome};
 use trust::keys::{KID_BYTES_MAX, Now, Outcome};
 
 use crate::Options;
 use crate::board::{Board, lock};
+use crate::graph;
 use crate::introspection::Desk;
 use crate::issuer::{Command, IssuerReport, Line, Question};
 use crate::source::Source;
@@ -53,6 +54,7 @@ pub struct Keys {
     runtime: tokio::runtime::Handle,
     clock: Clock,
     desks: Mutex<Vec<Arc<Desk>>>,
+    graphs: Mutex<Vec<Arc<graph::Desk>>>,
 }
 
 impl Keys {
@@ -63,6 +65,7 @@ impl Keys {
             runtime,
             clock: Clock(Instant::now()),
             desks: Mutex::default(),
+            graphs: Mutex::default(),
         }
     }
 
@@ -87,6 +90,7 @@ impl Keys {
         }
         // A reload may have changed a secret: nothing is known of any token any more.
         *lock(&self.desks) = Desk::all(&desired, &self.options, self.clock);
+        *lock(&self.graphs) = graph::Desk::all(&desired, &self.options, self.clock);
         let epoch = self.board.replace(desired, lines, self.clock.now().monotonic_ms);
         for line in gone {
             line.stop();
@@ -185,6 +189,22 @@ impl feed::Introspect for Keys {
             match (desk, keys) {
                 (Some(desk), Some(keys)) => desk.ask(&self.runtime, token, token_sha256, keys).await,
                 _ => IntrospectionOutcome::Unavailable("no introspection is configured for this issuer".into()),
+            }
+        })
+    }
+}
+
+impl feed::Groups for Keys {
+    fn groups<'a>(
+        &'a self,
+        issuer: &'a str,
+        whose: &'a trust::token::Overage,
+    ) -> Pin<Box<dyn Future<Output = GroupsOutcome> + Send + 'a>> {
+        let desk = lock(&self.graphs).iter().find(|desk| desk.issuer() == issuer).cloned();
+        Box::pin(async move {
+            match desk {
+                Some(desk) => desk.ask(&self.runtime, whose).await,
+                None => GroupsOutcome::Unknown("no `graph` is configured for this issuer".into()),
             }
         })
     }

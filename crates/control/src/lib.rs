@@ -5,6 +5,8 @@
 
 mod board;
 pub mod examine;
+mod flights;
+mod graph;
 mod introspection;
 mod issuer;
 mod kept;
@@ -95,6 +97,11 @@ impl Control {
     /// The handle for data planes to ask issuers about tokens.
     pub fn introspection(&self) -> Arc<dyn feed::Introspect> {
         Arc::clone(&self.keys) as Arc<dyn feed::Introspect>
+    }
+
+    /// The handle for data planes to ask for groups that tokens leave out.
+    pub fn groups(&self) -> Arc<dyn feed::Groups> {
+        Arc::clone(&self.keys) as Arc<dyn feed::Groups>
     }
 
     /// How every issuer's keys stand.

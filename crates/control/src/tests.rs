@@ -33,6 +33,7 @@ fn desired(issuers: impl IntoIterator<Item = Settings>) -> Desired {
         issuers: issuers.into_iter().map(profile).collect(),
         services: vec![],
         introspection: vec![],
+        graph: vec![],
     }
 }
 

@@ -157,6 +157,7 @@ impl Running {
             minter: Arc::new(minter),
             key_demand: control.keys(),
             introspect: control.introspection(),
+            groups: control.groups(),
             proofs: Proofs::new()?,
         });
         shared.views.trust_proxies(loaded.edge.as_mut().and_then(|edge| edge.trusted_proxies.take()));

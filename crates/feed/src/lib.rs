@@ -18,6 +18,20 @@ pub struct Desired {
     pub services: Vec<Arc<Service>>,
     /// Where issuers are asked about tokens; one for each profile that has `introspect`.
     pub introspection: Vec<Arc<Introspection>>,
+    /// Where groups are asked for that tokens leave out; one for each profile that has `overage`.
+    pub graph: Vec<Arc<Graph>>,
+}
+
+/// How Microsoft Graph is asked for the groups of one issuer's people.
+pub struct Graph {
+    /// Configured name of the issuer.
+    pub issuer: Arc<str>,
+    pub client_id: String,
+    pub secret: Secret,
+    /// Without a slash at the end, e.g. `https://graph.microsoft.com`.
+    pub endpoint: String,
+    /// Where tokens for Graph come from, without a slash at the end, e.g. `https://login.microsoftonline.com`.
+    pub login: String,
 }
 
 /// How one issuer is asked about tokens (RFC 7662).
@@ -350,6 +364,30 @@ pub trait Introspect: Send + Sync {
         token: &'a str,
         token_sha256: [u8; 32],
     ) -> Pin<Box<dyn Future<Output = IntrospectionOutcome> + Send + 'a>>;
+}
+
+/// How long the groups of one answer count after they were asked for, in seconds.
+pub const GROUPS_LIFE_S: i64 = 300;
+/// After a failure they are asked for again after so many seconds.
+pub const GROUPS_FAILED_S: i64 = 10;
+
+/// What became of a question for groups.
+#[derive(Debug, Clone)]
+pub enum GroupsOutcome {
+    /// All of them, and the Unix second in which they were asked for.
+    Known { groups: Arc<[Arc<str>]>, asked_at: i64 },
+    /// Why they stay unknown, for operators.
+    Unknown(Arc<str>),
+}
+
+/// A data plane that met a token which leaves groups out asks control through this. Implementations bound the wait to 3 s,
+/// ask once for all who ask about the same person, and bound how many questions are open.
+pub trait Groups: Send + Sync {
+    fn groups<'a>(
+        &'a self,
+        issuer: &'a str,
+        whose: &'a trust::token::Overage,
+    ) -> Pin<Box<dyn Future<Output = GroupsOutcome> + Send + 'a>>;
 }
 
 /// A data plane that met an unknown `kid` asks control through this. Implementations bound the wait to 2 s and the

@@ -3,6 +3,7 @@
 //!
 //! It moves no byte: it never forwards, and never answers a caller.
 
+mod groups;
 mod identify;
 mod introspect;
 mod possession;
@@ -14,7 +15,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use feed::{Introspect, KeyDemand};
+use feed::{Groups, Introspect, KeyDemand};
 use http::{HeaderMap, HeaderValue, Method, Uri};
 use net::Connection;
 use trust::issuer::SenderConstrained;
@@ -47,6 +48,7 @@ pub struct Shared {
     pub minter: Arc<Minter>,
     pub key_demand: Arc<dyn KeyDemand>,
     pub introspect: Arc<dyn Introspect>,
+    pub groups: Arc<dyn Groups>,
     /// What is remembered of DPoP proofs.
     pub proofs: Proofs,
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use trust::issuer::Profile;
 use trust::principal::{Membership, Principal};
-use trust::token::{Binding, Facts};
+use trust::token::{Binding, Facts, Overage};
 
 use crate::audit::record::PrincipalFacts;
 use crate::clock::UnixMs;
@@ -36,8 +36,12 @@ pub struct Entry {
     /// What it was verified with: another profile or key set makes the entry worthless.
     pub profile: Arc<Profile>,
     pub keys_version: u64,
-    /// When the issuer was asked about it, in Unix seconds: its word counts for [`trust::token::ANSWER_LIFE_S`].
-    pub asked_at: Option<i64>,
+    /// From when to when what was asked for counts, in Unix seconds, the end excluded; `None`: nothing was asked for.
+    pub counts: Option<(i64, i64)>,
+    /// Whose groups the token leaves out.
+    pub overage: Option<Overage>,
+    /// Why those are still unknown.
+    pub groups_unknown: Option<Arc<str>>,
     own_weight: usize,
     minted: Mutex<Vec<Minted>>,
     recorded: Mutex<Option<Recorded>>,
@@ -89,7 +93,9 @@ impl Entry {
             facts: Arc::new(facts),
             profile,
             keys_version,
-            asked_at: None,
+            counts: None,
+            overage: None,
+            groups_unknown: None,
             own_weight,
             minted,
             recorded,

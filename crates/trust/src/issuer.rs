@@ -117,6 +117,17 @@ pub struct Settings {
     /// Whether a DPoP proof must hold a nonce of ours.
     pub dpop_nonce: DpopNonce,
     pub introspect: Introspect,
+    pub overage: OverageLookup,
+}
+
+/// What becomes of groups that a token leaves out because there are too many (Entra).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OverageLookup {
+    /// They are unknown.
+    #[default]
+    None,
+    /// They are asked for at Microsoft Graph, and unknown when that fails.
+    Graph,
 }
 
 /// Which tokens are shown to the issuer for its word on them (RFC 7662).
@@ -169,6 +180,7 @@ impl Default for Settings {
             sender_constrained: SenderConstrained::Optional,
             dpop_nonce: DpopNonce::Optional,
             introspect: Introspect::None,
+            overage: OverageLookup::None,
         }
     }
 }

@@ -8,6 +8,7 @@ mod binding;
 mod introspected;
 mod kind;
 mod membership;
+mod overage;
 mod read;
 mod subject;
 #[cfg(test)]
@@ -16,6 +17,7 @@ mod times;
 
 pub use binding::{Binding, Bound, Scheme};
 pub use introspected::{ANSWER_BYTES_MAX, ANSWER_LIFE_S, OPAQUE_BYTES_MAX, introspected, is_opaque, signed_answer};
+pub use overage::{Overage, is_guid};
 
 use crate::dpop::ProofError;
 use crate::issuer::{Profile, SenderConstrained};
@@ -148,7 +150,8 @@ impl<'a> Peeked<'a> {
             token_id: read::token_id(&claims),
             bound: binding.bound(),
         };
-        Ok(VerifiedToken { principal, facts, binding })
+        let overage = overage::of(&claims, profile, &principal);
+        Ok(VerifiedToken { principal, facts, binding, overage })
     }
 }
 
@@ -189,6 +192,7 @@ pub struct VerifiedToken {
     principal: Principal,
     facts: Facts,
     binding: Binding,
+    overage: Option<Overage>,
 }
 
 impl VerifiedToken {
@@ -197,6 +201,10 @@ impl VerifiedToken {
     }
     pub fn into_principal(self) -> Principal {
         self.principal
+    }
+    /// Whose groups the token leaves out, if it says so.
+    pub fn overage(&self) -> Option<&Overage> {
+        self.overage.as_ref()
     }
     /// What each request with this token has to prove.
     pub fn binding(&self) -> &Binding {

@@ -5,14 +5,16 @@ use super::numbers::interval;
 use super::platform::{AlgorithmWord, IssuerSection, PlatformFile, PresetWord};
 use super::problem::Span;
 use super::settings::Context;
-use super::token_kinds::{IntrospectedWord, IntrospectionSection, NonceWord, SenderConstrainedWord, SignedWord};
+use super::token_kinds::{
+    GraphSection, IntrospectedWord, IntrospectionSection, NonceWord, SenderConstrainedWord, SignedWord,
+};
 use super::wide::warn_of_issuer;
 use super::yaml::{Key, Node};
 use std::sync::Arc;
 use std::time::Duration;
 use trust::issuer::{
-    ClaimPaths, DpopNonce, Introspect, LEEWAY_DEFAULT_S, LEEWAY_MAX_S, Preset, Profile, SenderConstrained, Settings,
-    SettingsError,
+    ClaimPaths, DpopNonce, Introspect, LEEWAY_DEFAULT_S, LEEWAY_MAX_S, OverageLookup, Preset, Profile,
+    SenderConstrained, Settings, SettingsError,
 };
 use trust::jwk::{Algorithm, KeySet};
 
@@ -73,6 +75,7 @@ fn has_broken_field(section: &IssuerSection, node: &Node) -> bool {
         ("sender_constrained", section.sender_constrained.is_some()),
         ("dpop", section.dpop.is_some()),
         ("introspection", section.introspection.is_some()),
+        ("graph", section.graph.is_some()),
     ];
     decoded.iter().any(|(key, good)| !good && node.get(key).is_some())
 }
@@ -110,6 +113,7 @@ fn settings(key: &Key, section: &IssuerSection, context: &mut Context<'_, '_>) -
         jwks_uri: text(&section.jwks_uri),
         jwks_file: section.jwks_file.as_ref().map(|at| context.path(&at.value)),
         accept_typ_jwt: section.accept_typ_jwt.as_ref().is_none_or(|at| at.value),
+        overage: if section.graph.is_some() { OverageLookup::Graph } else { OverageLookup::None },
         introspect: match section.introspection.as_ref().map(|asked| asked.tokens.as_ref().map(|at| at.value)) {
             None => Introspect::None,
             Some(Some(IntrospectedWord::All)) => Introspect::All,
@@ -150,7 +154,18 @@ fn asked_at(key: &Key, section: &IntrospectionSection, context: &mut Context<'_,
         context.to.report(*at, format!("`{value}` {problem}"), fix);
         return None;
     }
-    let named = section.client_secret_file.0.as_ref()?;
+    let secret = secret(section.client_secret_file.0.as_ref()?, context)?;
+    Some(feed::Introspection {
+        issuer: key.text.as_str().into(),
+        endpoint: section.endpoint.as_ref().map(|at| at.value.clone()),
+        client_id: section.client_id.0.as_ref()?.value.clone(),
+        secret,
+        signed: section.signed.as_ref().is_some_and(|at| at.value == SignedWord::Required),
+    })
+}
+
+/// A client's secret, the only line of its file. `None`: a problem was reported.
+fn secret(named: &At<String>, context: &mut Context<'_, '_>) -> Option<feed::Secret> {
     let bytes = zeroize::Zeroizing::new(context.read(named, true)?);
     let text = std::str::from_utf8(&bytes).unwrap_or_default().trim();
     if text.is_empty() || text.len() > SECRET_BYTES_MAX || text.chars().any(char::is_control) {
@@ -158,13 +173,44 @@ fn asked_at(key: &Key, section: &IntrospectionSection, context: &mut Context<'_,
         context.to.report(named.at, what, "write the secret into it, one line of text");
         return None;
     }
-    Some(feed::Introspection {
-        issuer: key.text.as_str().into(),
-        endpoint: section.endpoint.as_ref().map(|at| at.value.clone()),
-        client_id: section.client_id.0.as_ref()?.value.clone(),
-        secret: feed::Secret::new(zeroize::Zeroizing::new(text.to_owned())),
-        signed: section.signed.as_ref().is_some_and(|at| at.value == SignedWord::Required),
-    })
+    Some(feed::Secret::new(zeroize::Zeroizing::new(text.to_owned())))
+}
+
+/// Where Microsoft Graph is asked for groups.
+pub fn graph(file: &PlatformFile, context: &mut Context<'_, '_>) -> Vec<Arc<feed::Graph>> {
+    let Some(named) = &file.issuers else { return Vec::new() };
+    let mut found = Vec::new();
+    for (key, section, node) in &named.0 {
+        let Some(graph) = &section.graph else { continue };
+        if preset(section.preset.as_ref().map(|at| at.value)) != Preset::Entra {
+            let at = find(node, "graph").unwrap_or(key.at);
+            context.to.report(at, "only Entra's groups can be asked for at Microsoft Graph", "remove `graph`");
+            continue;
+        }
+        found.extend(graph_of(key, graph, context).map(Arc::new));
+    }
+    found
+}
+
+fn graph_of(key: &Key, section: &GraphSection, context: &mut Context<'_, '_>) -> Option<feed::Graph> {
+    let endpoint = place(section.endpoint.as_ref(), "https://graph.microsoft.com", context);
+    let login = place(section.login.as_ref(), "https://login.microsoftonline.com", context);
+    let secret = secret(section.client_secret_file.0.as_ref()?, context)?;
+    let client_id = section.client_id.0.as_ref()?.value.clone();
+    Some(feed::Graph { issuer: key.text.as_str().into(), client_id, secret, endpoint: endpoint?, login: login? })
+}
+
+/// A URL that paths are appended to. `None`: a problem was reported.
+fn place(named: Option<&At<String>>, default: &str, context: &mut Context<'_, '_>) -> Option<String> {
+    let Some(At { value, at }) = named else { return Some(default.to_owned()) };
+    match trust::issuer::endpoint_problem(value) {
+        None if !value.contains('?') => Some(value.trim_end_matches('/').to_owned()),
+        problem => {
+            let what = format!("`{value}` {}", problem.unwrap_or("holds a query or a fragment"));
+            context.to.report(*at, what, format!("write it as `{default}`"));
+            None
+        }
+    }
 }
 
 /// Of an issuer or of a service.

@@ -64,6 +64,7 @@ impl Loader<'_> {
         let process = settings::process(&file, node.at, &mut context);
         let issuers = issuer::profiles(&file, &mut context);
         let introspection = issuer::introspection(&file, &mut context);
+        let graph = issuer::graph(&file, &mut context);
         if issuers.is_empty() && file.issuers.as_ref().is_none_or(|named| named.0.is_empty()) {
             let what = "no `issuers`: no token will be accepted, so only rules for `anyone` can match";
             let fix = "add `issuers:` with your OpenID provider";
@@ -78,7 +79,7 @@ impl Loader<'_> {
             authz: file.authz.is_some(),
         };
         let built = self.services(&paths, base, &platform);
-        let desired = |services| feed::Desired { trust_domain, issuers, services, introspection };
+        let desired = |services| feed::Desired { trust_domain, issuers, services, introspection, graph };
         self.loaded(process, desired, built)
     }
 

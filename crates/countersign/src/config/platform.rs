@@ -1,7 +1,7 @@
 //! The platform file (`countersign.yaml`) as its authors write it. These structs are the documentation: the decoder, the
 //! JSON Schema and the reference page come from them. Defaults and limits are applied in `build`.
 use super::decode::{At, ByteSize, Decode, Decoder, Interval, Named, Needed, OneOrMany, section, words};
-use super::token_kinds::{DpopSection, IntrospectionSection, SenderConstrainedWord};
+use super::token_kinds::{DpopSection, GraphSection, IntrospectionSection, SenderConstrainedWord};
 use super::yaml::{Node, Value};
 
 const LATER: &str = "not available in this version; remove it (access tokens from `issuers` work)";
@@ -117,6 +117,8 @@ section! {
         dpop: Option<DpopSection>,
         /// Ask this issuer about tokens that nobody else can read. At most one issuer can have it.
         introspection: Option<IntrospectionSection>,
+        /// Entra: ask Microsoft Graph for the groups of people who are in too many for a token.
+        graph: Option<GraphSection>,
     }
 }
 

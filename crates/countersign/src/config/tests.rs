@@ -546,6 +546,24 @@ fn introspection_needs_a_private_secret_and_one_issuer() {
 }
 
 #[test]
+fn graph_is_for_entra_and_its_places_are_plain_urls() {
+    let check = |preset: &str, more: &str, expected: &[&str]| {
+        let graph = format!("graph: {{ client_id: a, client_secret_file: s{more} }}");
+        let issuer = format!("acme: {{ {preset}, audience: orders, {graph} }}");
+        let platform = PLATFORM.replace("acme: { issuer: https://id.acme.example, audience: orders }", &issuer);
+        let got = found(&files(&platform, SERVICE).with("etc/s", "hush", 0o600));
+        assert_eq!(got.len(), expected.len(), "{got:?}");
+        assert!(got.iter().zip(expected).all(|(got, expected)| got.contains(expected)), "{got:?}");
+    };
+    let entra = "preset: entra, tenant: 11111111-2222-3333-4444-555555555555";
+    check(entra, "", &[]);
+    check(entra, ", endpoint: https://graph.microsoft.us, login: https://login.microsoftonline.us", &[]);
+    check(entra, ", endpoint: http://graph.example", &["is not https"]);
+    check(entra, ", login: \"https://login.example/?x=1\"", &["holds a query or a fragment"]);
+    check("issuer: https://id.acme.example", "", &["only Entra's groups can be asked for"]);
+}
+
+#[test]
 fn a_file_that_everybody_may_change_is_refused() {
     let files = Memory::default().with("etc/c.yaml", PLATFORM, 0o640).with("etc/services/orders.yaml", SERVICE, 0o666);
     assert_eq!(

@@ -63,3 +63,20 @@ words! {
         Required = "required",
     }
 }
+
+section! {
+    /// Microsoft Graph, for groups that Entra's tokens leave out (overage, more than 200). Without it, or while it fails, they are unknown: no rule by group allows, and every `never` by group denies.
+    GraphSection as "`graph`" hints [
+        ("client_secret", "it belongs into a file: `client_secret_file`"),
+        ("tenant", "the token says its tenant; remove it"),
+    ] {
+        /// The app that asks. It needs the application permission User.Read.All (for programs Application.Read.All), with admin consent.
+        client_id: Needed<At<String>>,
+        /// File with that app's secret, relative to this file. Must not be readable by everybody.
+        client_secret_file: Needed<At<String>>,
+        /// Graph of your cloud. Default `https://graph.microsoft.com`.
+        endpoint: Option<At<String>>,
+        /// Where tokens for Graph come from. Default `https://login.microsoftonline.com`.
+        login: Option<At<String>>,
+    }
+}

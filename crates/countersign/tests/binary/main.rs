@@ -28,6 +28,7 @@ mod in_front;
 mod introspection;
 mod keys_of_issuers;
 mod lifecycle;
+mod overage;
 mod possession;
 mod published;
 mod review;

@@ -66,6 +66,7 @@ fn decoder_and_schema_know_the_same_keys() {
             ("ClaimsSection", ClaimsSection::KEYS),
             ("DpopSection", DpopSection::KEYS),
             ("IntrospectionSection", IntrospectionSection::KEYS),
+            ("GraphSection", GraphSection::KEYS),
             ("EdgeSection", EdgeSection::KEYS),
             ("TrustedProxiesSection", TrustedProxiesSection::KEYS),
             ("TlsSection", TlsSection::KEYS),

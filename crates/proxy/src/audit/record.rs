@@ -212,6 +212,9 @@ pub struct TokenFacts {
     pub keys_version: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub keys_age_s: Option<i64>,
+    /// The token leaves groups out, they were asked for, and this is why they are still unknown.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub groups_unknown: Option<Arc<str>>,
     /// Verified now (`false`) or found among the verified tokens (`true`).
     pub cached: bool,
 }

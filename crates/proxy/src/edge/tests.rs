@@ -112,6 +112,16 @@ impl feed::Introspect for Nobody {
     }
 }
 
+impl feed::Groups for Nobody {
+    fn groups<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a trust::token::Overage,
+    ) -> Pin<Box<dyn Future<Output = feed::GroupsOutcome> + Send + 'a>> {
+        Box::pin(std::future::ready(feed::GroupsOutcome::Unknown("nobody to ask".into())))
+    }
+}
+
 /// The answer to a request whose token needs a key that comes with another snapshot: `before` and after `audit: strict`.
 async fn answer_across(before: bool, after: bool) -> (u16, String) {
     let folder = tempfile::tempdir().unwrap();
@@ -129,6 +139,7 @@ async fn answer_across(before: bool, after: bool) -> (u16, String) {
         refuse_unrecorded: AtomicBool::new(false),
         minter: Arc::new(Minter::new("spiffe://acme.example/edge", UnixMs::now().seconds()).unwrap()),
         introspect: Arc::new(Nobody),
+        groups: Arc::new(Nobody),
         proofs: Proofs::new().unwrap(),
         key_demand: Arc::new(Next(current, snapshot(2, &profile, &new, after))),
     }));

@@ -7,7 +7,7 @@ use feed::{Issuer, KeyDemandOutcome};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use trust::reason::Reason;
-use trust::token::{ANSWER_LIFE_S, Peeked, Refused, Scheme, VerifiedToken};
+use trust::token::{Peeked, Refused, Scheme, VerifiedToken};
 
 use super::recording::Recording;
 use super::{Judge, Stop};
@@ -89,6 +89,7 @@ impl Judge {
             Some(entry) => (Arc::clone(view), entry),
             None => {
                 let (view, entry) = self.verify(view, text, recording, now).await?;
+                let entry = self.with_all_groups(&view, entry, recording, now).await;
                 let entry = self.still_active(entry, text, key).await?;
                 (view, entry)
             }
@@ -191,7 +192,7 @@ fn still_good<'a>(view: &'a View, entry: &Entry, now: UnixMs) -> Good<'a> {
     let issuer = view.snapshot.issuers.iter().find(|issuer| Arc::ptr_eq(&issuer.profile, &entry.profile));
     match issuer {
         Some(issuer) if issuer.keys.version == entry.keys_version => {
-            if !is_word_current(entry.asked_at, now) {
+            if !is_word_current(entry.counts, now) {
                 return Good::VerifyAgain;
             }
             let leeway = issuer.profile.settings().leeway_s;
@@ -201,9 +202,9 @@ fn still_good<'a>(view: &'a View, entry: &Entry, now: UnixMs) -> Good<'a> {
     }
 }
 
-/// The issuer's word on a token counts for so long after it was asked for; without one nothing was asked.
-fn is_word_current(asked_at: Option<i64>, now: UnixMs) -> bool {
-    asked_at.is_none_or(|at| (at..at + ANSWER_LIFE_S).contains(&now.seconds()))
+/// What somebody was asked for counts for a while; without that, nothing was asked for.
+fn is_word_current(counts: Option<(i64, i64)>, now: UnixMs) -> bool {
+    counts.is_none_or(|(from, until)| (from..until).contains(&now.seconds()))
 }
 
 /// What a token that was good is worth by a later snapshot.
@@ -222,7 +223,7 @@ pub(super) fn identify_again(view: &View, entry: &Entry, headers: &HeaderMap, no
         Good::VerifyAgain => {}
     }
     let Ok(Presented::Token(_, text)) = presented(headers) else { return Again::Refused };
-    let is_opaque = entry.asked_at.is_some() && Peeked::parse(text).is_err();
+    let is_opaque = entry.counts.is_some() && Peeked::parse(text).is_err();
     if is_opaque {
         // No key vouches for it. Its issuer has to be configured as it was, and is not asked again.
         let settings = entry.profile.settings();
@@ -232,13 +233,13 @@ pub(super) fn identify_again(view: &View, entry: &Entry, headers: &HeaderMap, no
     let verified = Peeked::parse(text).and_then(|peeked| verify_with(view, peeked, text, now));
     let Ok((verified, issuer)) = verified else { return Again::Refused };
     let (facts, binding) = (verified.facts().clone(), *verified.binding());
-    Again::Anew(Arc::new(Entry::new(
-        verified.into_principal(),
-        binding,
-        facts,
-        Arc::clone(&issuer.profile),
-        issuer.keys.version,
-    )))
+    let mut principal = verified.into_principal();
+    if entry.overage.is_some() && principal.subject == entry.principal.subject {
+        // The token leaves them out, and they were asked for when it was opened.
+        principal.groups.clone_from(&entry.principal.groups);
+    }
+    let profile = Arc::clone(&issuer.profile);
+    Again::Anew(Arc::new(Entry::new(principal, binding, facts, profile, issuer.keys.version)))
 }
 
 /// Tries every issuer that answers to the token's `iss`; the refusal told is the one that came furthest. `peeked` is
@@ -293,8 +294,10 @@ fn remember(
     now: UnixMs,
 ) -> Arc<Entry> {
     let facts = verified.facts().clone();
-    let binding = *verified.binding();
-    let entry = Entry::new(verified.into_principal(), binding, facts, Arc::clone(&issuer.profile), issuer.keys.version);
+    let (binding, overage) = (*verified.binding(), verified.overage().cloned());
+    let mut entry =
+        Entry::new(verified.into_principal(), binding, facts, Arc::clone(&issuer.profile), issuer.keys.version);
+    entry.overage = overage;
     recording.identified(&entry, view, issuer, false, now);
     Arc::new(entry)
 }
@@ -362,7 +365,7 @@ mod tests {
 
     #[test]
     fn api_89_the_word_of_an_issuer_counts_for_thirty_seconds() {
-        let at = |s: u64| is_word_current(Some(1_000), UnixMs(s * 1000));
+        let at = |s: u64| is_word_current(Some((1_000, 1_000 + trust::token::ANSWER_LIFE_S)), UnixMs(s * 1000));
         assert!(at(1_000) && at(1_029));
         assert!(!at(1_030) && !at(5_000));
         assert!(!at(999), "the clock went back");

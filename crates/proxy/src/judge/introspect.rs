@@ -8,7 +8,7 @@ use feed::{IntrospectionOutcome, Issuer};
 use trust::issuer::Introspect;
 use trust::json::Object;
 use trust::reason::Reason;
-use trust::token::{introspected, is_opaque};
+use trust::token::{ANSWER_LIFE_S, introspected, is_opaque};
 
 use super::identify::stop;
 use super::recording::Recording;
@@ -36,7 +36,7 @@ impl Judge {
         let (binding, facts) = (*verified.binding(), verified.facts().clone());
         let profile = Arc::clone(&issuer.profile);
         let mut entry = Entry::new(verified.into_principal(), binding, facts, profile, issuer.keys.version);
-        entry.asked_at = Some(asked_at);
+        entry.counts = Some((asked_at, asked_at + ANSWER_LIFE_S));
         recording.identified(&entry, view, issuer, false, UnixMs::now());
         Ok(Some(Arc::new(entry)))
     }
@@ -60,7 +60,8 @@ impl Judge {
         }
         let mut fresh =
             Arc::into_inner(entry).ok_or_else(|| Stop::new(Reason::Internal, "the entry is in use already"))?;
-        fresh.asked_at = Some(asked_at);
+        let (from, until) = fresh.counts.unwrap_or((asked_at, i64::MAX));
+        fresh.counts = Some((from.max(asked_at), until.min(asked_at + ANSWER_LIFE_S)));
         Ok(Arc::new(fresh))
     }
 

@@ -143,6 +143,7 @@ impl Recording {
             token.kid.clone_from(&entry.facts.kid);
             token.facts = Some(Arc::clone(&entry.facts));
             token.cached = cached;
+            token.groups_unknown.clone_from(&entry.groups_unknown);
             note_keys(token, issuer, now);
             record.principal = Some(entry.recorded(view, |principal| principal_facts(principal, &view.groups)));
         });

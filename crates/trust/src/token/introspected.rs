@@ -59,7 +59,7 @@ pub fn introspected(answer: &Object, profile: &Profile, now: i64) -> Result<Veri
         token_id: read::token_id(&claims),
         bound: binding.bound(),
     };
-    Ok(VerifiedToken { principal, facts, binding })
+    Ok(VerifiedToken { principal, facts, binding, overage: None })
 }
 
 /// What RFC 7662 lets an issuer leave out: its own name, for we asked nobody else; an end, then the answer's own; and the

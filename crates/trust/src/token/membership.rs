@@ -20,15 +20,24 @@ enum Missing {
 type ReadNames = fn(&str, &Value) -> Result<Vec<Arc<str>>, Refused>;
 
 pub(super) fn groups(claims: &Object, profile: &Profile) -> Result<Membership, Refused> {
-    // Entra's other way of saying that there are too many, seen in implicit flows.
-    let too_many = claims.get("hasgroups").is_some_and(|has| has != &Value::Bool(false))
-        || claims.keys().any(|claim| claim.starts_with("groups:src"));
+    let too_many = too_many(claims);
     let read: ReadNames = match profile.settings().preset {
         crate::issuer::Preset::Keycloak => keycloak_groups,
         _ => read::names,
     };
     let found = one(claims, profile.settings().claims.groups.as_deref(), profile.dialect().groups, read)?;
     Ok(if too_many { Membership::partial(found.names().cloned()) } else { found })
+}
+
+/// Entra's other way of saying that there are too many, seen in implicit flows.
+fn too_many(claims: &Object) -> bool {
+    claims.get("hasgroups").is_some_and(|has| has != &Value::Bool(false))
+        || claims.keys().any(|claim| claim.starts_with("groups:src"))
+}
+
+/// Does the token say that its subject's groups are to be asked for?
+pub(super) fn groups_are_elsewhere(claims: &Object) -> bool {
+    too_many(claims) || is_elsewhere(claims, "groups")
 }
 
 pub(super) fn roles(claims: &Object, profile: &Profile) -> Result<Membership, Refused> {
