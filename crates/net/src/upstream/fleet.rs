@@ -5,8 +5,8 @@ use super::probe::{self, Probed};
 use super::{ADDRESSES_MAX, Addresses, ForwardError, Key, Target, TargetSettings, connect};
 use arc_swap::ArcSwap;
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
@@ -114,6 +114,8 @@ pub(super) struct Fleet {
     members: ArcSwap<Members>,
     version: AtomicU64,
     told: watch::Sender<Told>,
+    /// The last look-up failed.
+    is_failing: AtomicBool,
     pub(super) counts: Counts,
     /// What fails its checks, also over a change of members.
     ill: Mutex<BTreeSet<Address>>,
@@ -209,6 +211,7 @@ impl Fleet {
             members: ArcSwap::from_pointee(members),
             version: AtomicU64::new(version),
             told: watch::channel(told).0,
+            is_failing: AtomicBool::new(false),
             counts: Counts::default(),
             ill: Mutex::default(),
             started: Instant::now(),
@@ -277,12 +280,15 @@ impl Fleet {
             Ok(_) => return self.unresolved("the name has no address"),
             Err(why) => return self.unresolved(&why),
         };
+        if self.is_failing.swap(false, Relaxed) {
+            tracing::info!(upstream = self.label, "an upstream's name is resolved again");
+        }
         // In one order, so that the same answer in another order is no change.
         found.sort();
         found.dedup();
         let left_out = found.len().saturating_sub(ADDRESSES_MAX);
         found.truncate(ADDRESSES_MAX);
-        let (before, ill) = (self.members(), lock(&self.ill));
+        let (before, mut ill) = (self.members(), lock(&self.ill));
         if before.version > 0 && before.addresses == found {
             return;
         }
@@ -302,6 +308,8 @@ impl Fleet {
                 "the name has more than {ADDRESSES_MAX} addresses: the others are not used"
             );
         }
+        // Who comes back later is checked anew, and is well until then.
+        ill.retain(|address| found.contains(address));
         let version = before.version + 1;
         self.members.store(Arc::new(Members::new(version, found, &ill)));
         // After them: who sees the new version finds its members.
@@ -312,12 +320,21 @@ impl Fleet {
 
     fn unresolved(&self, why: &str) {
         Fleet::count(&self.counts.look_ups_failed);
-        if self.is_known() {
-            tracing::warn!(upstream = self.label, why, "an upstream's name was not resolved; its last addresses stay");
-            return;
+        if !self.is_known() {
+            self.told.send_replace(Told::Failed(why.to_owned()));
         }
-        tracing::warn!(upstream = self.label, why, "an upstream's name was not resolved, and it has no addresses yet");
-        self.told.send_replace(Told::Failed(why.to_owned()));
+        // Said once, and not at each of the look-ups that follow: the counter tells that it lasts.
+        if self.is_failing.swap(true, Relaxed) {
+            tracing::debug!(upstream = self.label, why, "an upstream's name is still not resolved");
+        } else {
+            let addresses = self.members().addresses.len();
+            tracing::warn!(
+                upstream = self.label,
+                why,
+                addresses,
+                "an upstream's name was not resolved; the addresses it had stay"
+            );
+        }
     }
 
     /// One check of one endpoint ended. `Some` in it: the endpoint's state changed.
@@ -325,13 +342,14 @@ impl Fleet {
         Fleet::count(if probed.failure.is_none() { &self.counts.checks_passed } else { &self.counts.checks_failed });
         let Some(is_well) = probed.turned else { return };
         let mut ill = lock(&self.ill);
-        if is_well {
-            ill.remove(address)
-        } else {
-            ill.insert(address.clone())
-        };
         let members = self.members();
+        // The last check of one that has just gone counts for nothing.
         let Some(at) = members.addresses.iter().position(|known| known == address) else { return };
+        if is_well {
+            ill.remove(address);
+        } else {
+            ill.insert(address.clone());
+        }
         let (bit, endpoint) = (1u64 << at, shown(address));
         if is_well {
             members.well.fetch_or(bit, Relaxed);

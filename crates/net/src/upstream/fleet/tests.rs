@@ -67,6 +67,20 @@ fn illness_follows_its_endpoint_over_changes_of_the_fleet() {
 }
 
 #[test]
+fn an_endpoint_that_left_ill_comes_back_well_and_leaves_nothing_behind() {
+    let fleet = dns();
+    let ill = |last| fleet.probed(&address(last), &Probed { failure: Some("as asked".into()), turned: Some(false) });
+    fleet.resolved(Ok(vec![address(1), address(2)]));
+    ill(2);
+    fleet.resolved(Ok(vec![address(1)]));
+    assert!(lock(&fleet.ill).is_empty());
+    // The last check may end after its endpoint has gone.
+    ill(2);
+    fleet.resolved(Ok(vec![address(1), address(2)]));
+    assert_eq!(fleet.members().well(), 0b11);
+}
+
+#[test]
 fn an_endpoint_put_aside_by_a_worker_is_told() {
     let fleet = Fleet::new(&Addresses::Listed(vec![address(1), address(2)]));
     fleet.members().eject(1, fleet.now_ms() + 60_000);
