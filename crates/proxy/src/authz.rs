@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::HeaderMap;
+use http::header::HOST;
 use net::{Connection, Refusal, Request, Response};
 use trust::reason::Reason;
 use wire::network::Network;
@@ -98,14 +99,16 @@ impl Authz {
         }
     }
 
-    /// The question judged as the edge would judge the request itself. `headers` are the client's, cleaned.
+    /// The question judged as the edge would judge the request itself. `headers` are the client's, cleaned; their `Host`
+    /// becomes the request's, for a proof of possession is made for that and not for our own address.
     async fn verdict(
         &self,
         question: &Question,
-        headers: &HeaderMap,
+        headers: &mut HeaderMap,
         recording: &mut Recording,
         now: UnixMs,
     ) -> Result<Judged, Stop> {
+        headers.insert(HOST, question.authority.clone());
         let view = self.judge.begin(&question.method, recording)?;
         recording.host(&question.host);
         let place = judge::route(view, &question.host, &question.target, recording)?;

@@ -88,6 +88,7 @@ impl Check {
                 .map_err(|_| CheckError::Request("the method is no token".into()))?,
             target: target(path.as_bytes()).map_err(request)?,
             host: identity::named_host(host).map_err(|error| CheckError::Request(error.to_string()))?,
+            authority: HeaderValue::from_str(host).map_err(|error| CheckError::Request(error.to_string()))?,
             https: match scheme {
                 "https" => true,
                 "http" => false,

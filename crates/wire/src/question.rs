@@ -38,6 +38,8 @@ pub struct Question {
     pub target: Uri,
     /// Lower-case, without port and trailing dot.
     pub host: String,
+    /// Host and port as the client wrote them: what a proof of possession was made for.
+    pub authority: HeaderValue,
     pub https: bool,
     pub address: IpAddr,
 }
@@ -66,17 +68,22 @@ impl Places {
         let https = read_scheme(required(scheme, &self.scheme)?, &self.scheme)?;
         let address = read_address(required(address, &self.address)?, &self.address)?;
         match &self.request {
-            RequestPlaces::Fields { method, uri, host } => Ok(Question {
-                method: read_method(required(said_method, method)?, method)?,
-                target: read_target(required(said_target, uri)?, uri)?,
-                host: read_host(required(said_host, host)?)?,
-                https,
-                address,
-            }),
+            RequestPlaces::Fields { method, uri, host } => {
+                let authority = required(said_host, host)?;
+                Ok(Question {
+                    method: read_method(required(said_method, method)?, method)?,
+                    target: read_target(required(said_target, uri)?, uri)?,
+                    host: read_host(authority)?,
+                    authority: authority.clone(),
+                    https,
+                    address,
+                })
+            }
             RequestPlaces::Own => Ok(Question {
                 method: method.clone(),
                 target: uri.clone(),
                 host: identity::request_host(uri, headers).map_err(|error| Fault::Request(error.to_string()))?,
+                authority: own_authority(uri, headers)?,
                 https,
                 address,
             }),
@@ -100,6 +107,13 @@ impl Places {
         }
         Ok(found)
     }
+}
+
+/// `Host` or, where a target stands in its place, its authority: that they agree was checked.
+fn own_authority(uri: &Uri, headers: &HeaderMap) -> Result<HeaderValue, Fault> {
+    let of_target = || uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+    let found = headers.get(http::header::HOST).cloned().or_else(of_target);
+    found.ok_or_else(|| Fault::Request("no host".into()))
 }
 
 /// Configured places must differ: one field cannot be two facts.

@@ -55,7 +55,7 @@ fn known(word: AuthzFromWord) -> From {
             places: places(ORIGINAL),
             statuses: Statuses::AuthRequest,
             mend: "in the location that asks, set each once: proxy_set_header X-Original-Method $request_method; \
-                   X-Original-URI $request_uri; X-Original-Host $host; X-Original-Scheme $scheme; X-Original-Address \
+                   X-Original-URI $request_uri; X-Original-Host $http_host; X-Original-Scheme $scheme; X-Original-Address \
                    $remote_addr; see examples/nginx",
         },
         AuthzFromWord::Traefik => http(

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use crate::serving::{LIMIT, Serving};
 use serde_json::{Value, json};
 use testkit::client::{self, Response};
+use testkit::dpop;
 use testkit::issuer::Issuer;
 use testkit::process::{Process, free_port};
+use testkit::signing::{Kind, SigningKey};
 use testkit::upstream::{Seen, Upstream};
 use trust::txn::{PublishedKeys, Verifier};
 
@@ -331,6 +333,39 @@ pub(crate) fn check_methods(world: &World, proxy: &Proxy) {
         let status = proxy.ask(method, "/orders/9", Some(&world.token), &[]).status;
         assert!((400..500).contains(&status), "{method}: {status}");
     }
+    assert_eq!(world.upstream.count(), before);
+}
+
+/// A token bound to a key: its proof is for the request of the client, not for our own address, and good once.
+pub(crate) fn check_dpop(world: &World, proxy: &Proxy) {
+    let key = SigningKey::generate(Kind::Es256, "client");
+    let bound = json!({ "groups": ["support"], "cnf": { "jkt": dpop::thumbprint(&key) } });
+    let token = world.issuer.token("ana", "acme", &bound);
+    let host = format!("{HOST}:{}", proxy.address.port());
+    let send = |scheme: &str, proof: &str| {
+        let authorization = format!("{scheme} {token}");
+        let fields = [("host", host.as_str()), ("authorization", authorization.as_str()), ("dpop", proof)];
+        client::get(proxy.address, "/orders/3?x=1", &fields)
+    };
+    let proof = |url: &str| dpop::proof(&key, "GET", url, &token);
+    let good = proof(&format!("http://{host}/orders/3"));
+    let answer = send("DPoP", &good);
+    world.serving.expect(&answer, 200, "none");
+    let seen = world.upstream.last();
+    world.check_stamped(&seen, "id|ana");
+    assert_eq!((seen.target.as_str(), seen.count("dpop")), ("/orders/3?x=1", 0));
+    let before = world.upstream.count();
+    world.serving.expect(&send("DPoP", &good), 401, "dpop_replayed");
+    for url in [
+        format!("http://{host}/orders/4"),
+        format!("https://{host}/orders/3"),
+        format!("http://{}/orders/3", world.door()),
+    ] {
+        let answer = send("DPoP", &proof(&url));
+        world.serving.expect(&answer, 401, "dpop_proof");
+        assert!(challenges(&answer).concat().contains("invalid_dpop_proof"), "{url}");
+    }
+    assert_eq!(send("Bearer", &proof(&format!("http://{host}/orders/3"))).status, 401);
     assert_eq!(world.upstream.count(), before);
 }
 

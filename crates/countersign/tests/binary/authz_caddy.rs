@@ -30,6 +30,7 @@ fn a7_caddy_gets_each_verdict_and_the_service_our_txn_token() {
     let world = world();
     let caddy = caddy(&world);
     authz::check_verdicts(&world, &caddy);
+    authz::check_dpop(&world, &caddy);
     let refused = caddy.get("/admin/users", Some(&world.token), &[]);
     assert_eq!(
         refused.json()["decision"].as_str(),

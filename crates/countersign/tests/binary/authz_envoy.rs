@@ -44,6 +44,7 @@ fn a7_envoy_gets_each_verdict_and_the_service_our_txn_token() {
     let world = world();
     let envoy = envoy(&world);
     authz::check_verdicts(&world, &envoy);
+    authz::check_dpop(&world, &envoy);
     let nowhere = client::get(envoy.address, "/orders/1", &[("host", "other.example")]);
     world.serving.expect(&nowhere, 404, "no_route");
     let problem = nowhere.json();
@@ -122,6 +123,7 @@ fn a7_envoy_asks_over_http_with_the_same_verdicts() {
     let world = World::of_example("envoy", |text| replaced(text, "from: envoy", "from: envoy-http"));
     let envoy = start(&world, "envoy-http.yaml", |text| text);
     authz::check_verdicts(&world, &envoy);
+    authz::check_dpop(&world, &envoy);
     authz::check_spoofs(&world, &envoy);
     authz::check_nominations(&world, &envoy);
     authz::check_our_fields(&world, &envoy, 200);

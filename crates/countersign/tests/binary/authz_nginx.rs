@@ -1,5 +1,6 @@
 //! The real nginx of `examples/nginx`, which asks with `auth_request`.
 use crate::authz::{self, Proxy, World, replaced};
+use serde_json::json;
 
 fn world() -> World {
     World::of_example("nginx", |text| text)
@@ -31,11 +32,34 @@ fn a7_nginx_gets_each_verdict_and_the_service_our_txn_token() {
     let world = world();
     let nginx = nginx(&world);
     authz::check_verdicts(&world, &nginx);
+    authz::check_dpop(&world, &nginx);
     // What was refused with another status than 401 and 403 comes out as what it was.
     let nowhere = testkit::client::get(nginx.address, "/orders/1", &[("host", "other.example")]);
     let record = world.serving.record(&nowhere);
     assert_eq!((nowhere.status, authz::text(&record, "/reason")), (404, "no_route"));
     assert_eq!(record["status"], 403, "what nginx was told");
+}
+
+#[test]
+fn a_nonce_that_is_asked_for_reaches_the_client_through_nginx() {
+    let world = World::of_example("nginx", |text| {
+        replaced(text, "claims: { groups: groups }", "claims: { groups: groups }, dpop: { nonce: required }")
+    });
+    let nginx = nginx(&world);
+    let key = testkit::signing::SigningKey::generate(testkit::signing::Kind::Es256, "client");
+    let bound = json!({ "groups": ["support"], "cnf": { "jkt": testkit::dpop::thumbprint(&key) } });
+    let token = world.issuer.token("ana", "acme", &bound);
+    let (url, authorization) = (format!("http://{}/orders/3", authz::HOST), format!("DPoP {token}"));
+    let send = |claims: &serde_json::Value| {
+        let proof = testkit::dpop::sign(&key, &json!({}), claims);
+        let fields = [("host", authz::HOST), ("authorization", authorization.as_str()), ("dpop", proof.as_str())];
+        testkit::client::get(nginx.address, "/orders/3", &fields)
+    };
+    let refused = send(&testkit::dpop::claims("GET", &url, &token));
+    world.serving.expect(&refused, 401, "dpop_nonce");
+    let nonce = refused.field("dpop-nonce").expect("a nonce").to_owned();
+    let claims = testkit::signing::overlay(testkit::dpop::claims("GET", &url, &token), &json!({ "nonce": nonce }));
+    world.serving.expect(&send(&claims), 200, "none");
 }
 
 #[test]

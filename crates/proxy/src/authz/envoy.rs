@@ -68,7 +68,7 @@ impl Authz {
         let mut recording = self.record(facts, &check.headers, id, now);
         let came = Came::of(&check.headers);
         let judged = match wire::identity::clean_request(&mut check.headers) {
-            Ok(()) => self.verdict(&check.question, &check.headers, &mut recording, now).await,
+            Ok(()) => self.verdict(&check.question, &mut check.headers, &mut recording, now).await,
             Err(error) => Err(Stop::new(Reason::HeaderForbidden, error.to_string())),
         };
         match judged {

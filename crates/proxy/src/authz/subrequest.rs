@@ -60,7 +60,7 @@ impl Authz {
             Err(fault) => return self.unreadable(&fault, way, recording, &shape, connection, now),
         };
         let judged = match clean(request.headers_mut()) {
-            Ok(()) => self.verdict(&question, request.headers(), &mut recording, now).await,
+            Ok(()) => self.verdict(&question, request.headers_mut(), &mut recording, now).await,
             Err(stop) => Err(stop),
         };
         match judged {

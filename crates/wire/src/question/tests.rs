@@ -43,6 +43,7 @@ fn a7_a_question_is_read_from_its_fields_and_nowhere_else() {
     assert_eq!(question.method, Method::GET);
     assert_eq!(question.target.to_string(), "/orders/42?x=1");
     assert_eq!((question.host.as_str(), question.https), ("shop.example", true));
+    assert_eq!(question.authority, "Shop.Example:8443");
     assert_eq!(question.address.to_string(), "192.0.2.9");
 }
 
@@ -104,7 +105,7 @@ fn an_envoy_that_asks_over_http_repeats_the_request_itself() {
     }
     let question = places.read(&Method::HEAD, &Uri::from_static("/orders/1"), &headers).unwrap();
     assert_eq!((question.method, question.target), (Method::HEAD, Uri::from_static("/orders/1")));
-    assert_eq!(question.host, "shop.example");
+    assert_eq!((question.host.as_str(), question.authority.as_bytes()), ("shop.example", &b"shop.example"[..]));
     headers.append("host", HeaderValue::from_static("shop.example"));
     assert!(matches!(places.read(&Method::GET, &Uri::from_static("/"), &headers), Err(Fault::Request(_))));
 }
