@@ -217,6 +217,15 @@ pub enum Protocol {
     Http1,
     /// h2 over TLS, h2c by prior knowledge without.
     Http2,
+    /// As `Http2`, for a service that takes gRPC calls: their streams have no bound but for each message, and wait for as
+    /// long as the caller does.
+    Grpc,
+}
+
+impl Protocol {
+    pub fn is_http2(self) -> bool {
+        matches!(self, Protocol::Http2 | Protocol::Grpc)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

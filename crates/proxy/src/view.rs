@@ -195,7 +195,7 @@ fn target_settings(service: &Service, upstream: &feed::Upstream) -> TargetSettin
     };
     TargetSettings {
         addresses,
-        http2: upstream.protocol == feed::Protocol::Http2,
+        http2: upstream.protocol.is_http2(),
         tls: upstream.tls.as_ref().map(|tls| UpstreamTls {
             server_name: tls.server_name.clone(),
             spiffe_id: tls.spiffe_id.as_ref().map(|id| id.as_str().to_owned()),

@@ -188,7 +188,7 @@ section! {
         certificate: Option<At<String>>,
         /// https: PEM file with the key of `certificate`. It must not be readable by every user.
         key: Option<At<String>>,
-        /// `http1` or `http2` (h2 over https; with http by prior knowledge). Default `http1`.
+        /// `http1`, `http2` (h2 over https; with http by prior knowledge), or `grpc`: as `http2`, and gRPC calls are taken, whose streams are bounded by message and not as a whole. Default `http1`.
         protocol: Option<At<ProtocolWord>>,
         /// Default `3s`; `10ms` to `1m`.
         connect_timeout: Option<At<Interval>>,
@@ -270,6 +270,7 @@ words! {
     ProtocolWord {
         Http1 = "http1",
         Http2 = "http2",
+        Grpc = "grpc",
     }
 }
 

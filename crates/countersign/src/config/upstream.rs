@@ -124,16 +124,18 @@ pub fn upstream(named: &At<UpstreamValue>, context: &mut Context<'_, '_>) -> Opt
     }
     upstream.health = section.health.as_ref().and_then(|health| fleet::health(health, to));
     upstream.retries = section.retries.as_ref().and_then(|retries| fleet::retries(retries, to));
-    if section.protocol.as_ref().is_some_and(|at| at.value == ProtocolWord::Http2) {
-        upstream.protocol = Protocol::Http2;
+    match section.protocol.as_ref().map(|at| at.value) {
+        Some(ProtocolWord::Http2) => upstream.protocol = Protocol::Http2,
+        Some(ProtocolWord::Grpc) => upstream.protocol = Protocol::Grpc,
+        Some(ProtocolWord::Http1) | None => {}
     }
     upstream.proxy_protocol = section.proxy_protocol.as_ref().map(|at| match at.value {
         ProxyProtocolWord::V1 => ProxyProtocol::V1,
         ProxyProtocolWord::V2 => ProxyProtocol::V2,
     });
-    if let Some(at) = section.proxy_protocol.as_ref().filter(|_| upstream.protocol == Protocol::Http2) {
-        let what = "a connection with a PROXY header carries one request, and `http2` is for many";
-        to.report(at.at, what, "remove `proxy_protocol`, or `protocol: http2`");
+    if let Some(at) = section.proxy_protocol.as_ref().filter(|_| upstream.protocol.is_http2()) {
+        let what = "a connection with a PROXY header carries one request, and HTTP/2 is for many";
+        to.report(at.at, what, "remove `proxy_protocol`, or `protocol`");
     }
     let (origins, refresh) = place?;
     upstream.tls = tls(section, &origins, named.at, context);

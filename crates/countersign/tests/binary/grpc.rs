@@ -41,7 +41,7 @@ impl Server {
 
 fn service(url: &str, more: &str) -> String {
     format!(
-        "service: orders\nupstream: {{ url: \"{url}\", protocol: http2, first_byte_timeout: 1s{more} }}\n\
+        "service: orders\nupstream: {{ url: \"{url}\", protocol: grpc, first_byte_timeout: 1s{more} }}\n\
          expose: {{ host: \"*\", path: /** }}\nlimits: {{ request_timeout: 1s, body: 5MiB }}\nrules:\n\
          \x20 - {{ name: support calls, who: \"group:support\", can: \"POST /orders.Orders/*\" }}\n\
          \x20 - {{ name: anyone may fail, who: anyone, can: \"POST /orders.Orders/Fail\" }}\n"
@@ -196,15 +196,18 @@ fn a_deadline_is_one_and_what_is_none_is_refused() {
     assert!(answer.field("grpc-status") == Some("4") || text.contains("grpc-status: 4"), "{text}");
 }
 
+/// Else a content type would lift the limits of a service that never meant to take streams.
 #[test]
-fn a_service_that_speaks_http_1_is_no_grpc_upstream() {
+fn a_service_that_was_not_said_to_take_grpc_never_gets_it() {
     let (issuer, upstream) = (Issuer::start(), testkit::Upstream::start());
-    let mut setup = setup(&issuer, &upstream.url(), "");
-    setup.services = vec![("orders".into(), service(&upstream.url(), "").replace("protocol: http2, ", ""))];
-    let serving = setup.start();
-    let answer = web(&serving, "application/grpc-web", "Unary", Some(&support(&issuer)), b"\0\0\0\0\0");
-    assert_eq!(answer.field("grpc-status"), Some("14"));
-    let record = serving.record(&answer);
-    assert!(record["detail"].as_str().unwrap().contains("protocol: http2"), "{record:#}");
+    for protocol in ["http1", "http2"] {
+        let mut setup = setup(&issuer, &upstream.url(), "");
+        setup.services[0].1 = setup.services[0].1.replace("protocol: grpc", &format!("protocol: {protocol}"));
+        let serving = setup.start();
+        let answer = web(&serving, "application/grpc-web", "Unary", Some(&support(&issuer)), b"\0\0\0\0\0");
+        assert_eq!(answer.field("grpc-status"), Some("14"));
+        let record = serving.record(&answer);
+        assert!(record["detail"].as_str().unwrap().contains("protocol: grpc"), "{record:#}");
+    }
     assert_eq!(upstream.count(), 0);
 }

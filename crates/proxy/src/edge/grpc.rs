@@ -22,10 +22,11 @@ const CALL_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 const DEADLINE_GRACE: Duration = Duration::from_millis(250);
 
 pub(super) fn prepare(request: &mut Request, kind: Kind, served: &Served) -> Result<(), Stop> {
-    if served.service.upstream.as_ref().is_some_and(|upstream| upstream.protocol != feed::Protocol::Http2) {
+    // A content type alone must not lift the limits of a service that takes no streams.
+    if served.service.upstream.as_ref().is_some_and(|upstream| upstream.protocol != feed::Protocol::Grpc) {
         return Err(Stop::new(
             Reason::UpstreamProtocol,
-            "gRPC needs an upstream that speaks HTTP/2: set `upstream: { url: …, protocol: http2 }`",
+            "this service was not said to take gRPC: set `upstream: { url: …, protocol: grpc }`",
         ));
     }
     let deadline =

@@ -1,7 +1,6 @@
 //! A request for a WebSocket: its handshake on the client's side, its handshake on the upstream's side, and the tunnel between
 //! them, which begins only when both agreed. What becomes of its bytes is not looked at here, or anywhere.
 
-use feed::Protocol;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, ORIGIN};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use net::tunnel::{Terms, UpstreamEnd, Wanted};
@@ -101,7 +100,7 @@ impl Edge {
         recording: &mut Recording,
     ) -> Result<Response, Stop> {
         let service = &place.served.service;
-        let over_http2 = service.upstream.as_ref().is_some_and(|upstream| upstream.protocol == Protocol::Http2);
+        let over_http2 = service.upstream.as_ref().is_some_and(|upstream| upstream.protocol.is_http2());
         let target = place.served.target.as_ref().map_err(|why| Stop::new(Reason::UpstreamConnect, why.clone()))?;
         let key = match (&client_key, over_http2) {
             (_, true) => None,
