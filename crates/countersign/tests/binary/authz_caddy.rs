@@ -63,3 +63,27 @@ fn a7_caddy_lets_nothing_pass_when_nobody_answers() {
     let caddy = caddy(&world);
     authz::check_fails_closed(world, &caddy);
 }
+
+#[test]
+fn an_upgrade_is_asked_about_and_reaches_the_service_as_one() {
+    let world = world();
+    let caddy = caddy(&world);
+    let upgrade = |connection: &'static str| {
+        [
+            ("connection", connection),
+            ("upgrade", "websocket"),
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-key", "dGVzdGtpdC10ZXN0a2l0MQ=="),
+        ]
+    };
+    for connection in ["Upgrade", "Upgrade, Txn-Token"] {
+        let answer = caddy.get("/orders/socket", Some(&world.token), &upgrade(connection));
+        world.serving.expect(&answer, 200, "none");
+        let seen = world.upstream.last();
+        world.check_stamped(&seen, "id|ana");
+        assert_eq!((seen.field("upgrade"), seen.field("connection")), (Some("websocket"), Some("Upgrade")));
+    }
+    let before = world.upstream.count();
+    assert_eq!(caddy.get("/orders/socket", None, &upgrade("Upgrade")).status, 401);
+    assert_eq!(world.upstream.count(), before);
+}

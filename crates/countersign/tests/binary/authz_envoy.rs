@@ -140,6 +140,33 @@ fn a7_envoy_asks_over_http_with_the_same_verdicts() {
 }
 
 #[test]
+fn an_upgrade_through_envoy_is_asked_about_and_stays_one() {
+    let world = world();
+    let envoy = envoy_with(&world, |text| {
+        replaced(
+            text,
+            "use_remote_address: true ",
+            "upgrade_configs: [{ upgrade_type: websocket }]\n                use_remote_address: true ",
+        )
+    });
+    let upgrade = [
+        ("connection", "Upgrade"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGVzdGtpdC10ZXN0a2l0MQ=="),
+    ];
+    let before = world.upstream.count();
+    assert_eq!(envoy.get("/orders/socket", None, &upgrade).status, 401);
+    assert_eq!(envoy.get("/admin/socket", Some(&world.token), &upgrade).status, 403);
+    assert_eq!(world.upstream.count(), before);
+    // The service does not switch here; that it was asked to is what counts.
+    envoy.get("/orders/socket", Some(&world.token), &upgrade);
+    let seen = world.upstream.last();
+    world.check_stamped(&seen, "id|ana");
+    assert_eq!(seen.field("upgrade"), Some("websocket"));
+}
+
+#[test]
 fn a7_an_envoy_that_may_not_ask_lets_nothing_pass() {
     let world = world();
     let envoy = envoy(&world);
