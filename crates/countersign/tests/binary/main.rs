@@ -35,3 +35,4 @@ mod review;
 mod serving;
 mod streaming;
 mod websocket;
+mod websocket_h2;

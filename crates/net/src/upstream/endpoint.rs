@@ -5,12 +5,10 @@ use super::name::Name;
 use super::stream::{Meter, Metered};
 use super::{ForwardError, IDLE_MAX, Target};
 use hyper::client::conn::{http1, http2};
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 /// Busy connections looked at when one is wanted; the others wait for the next look.
@@ -18,8 +16,6 @@ const SETTLED_PER_LOOK: usize = 16;
 /// Requests on one HTTP/2 connection before another is opened.
 const STREAMS_PER_CONNECTION: usize = 100;
 const HTTP2_CONNECTIONS_MAX: usize = 8;
-/// An upstream's SETTINGS are its first frame: they are looked for in so many first turns of a connection.
-const SETTINGS_LOOKS: u32 = 64;
 const HEADER_LIST_BYTES_MAX: u32 = 64 * 1024;
 const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
@@ -63,9 +59,16 @@ pub(super) struct Http2 {
     /// Clones of this are in flight.
     pub(super) streams: Arc<()>,
     meter: Arc<Meter>,
-    /// The upstream announced that it takes an extended CONNECT (RFC 8441 §3).
-    pub(super) takes_tunnels: Arc<AtomicBool>,
+    pub(super) takes_tunnels: Arc<TakesTunnels>,
     last_used: Instant,
+}
+
+/// Whether the upstream announced that it takes an extended CONNECT (RFC 8441 §3). Only the connection's task can tell,
+/// and it looks when it is asked.
+#[derive(Default)]
+pub(super) struct TakesTunnels {
+    pub(super) asked: Notify,
+    pub(super) announced: AtomicBool,
 }
 
 impl Shelf {
@@ -208,17 +211,19 @@ impl Endpoint {
         let (stream, meter) = Metered::new(stream);
         let (sender, mut connection) =
             Http2Limits::builder().handshake(stream).await.map_err(|error| self.unreachable(error.to_string()))?;
-        let takes_tunnels = Arc::<AtomicBool>::default();
-        let announced = Arc::clone(&takes_tunnels);
-        let mut looks = 0;
-        let connection = poll_fn(move |cx| {
-            let polled = Pin::new(&mut connection).poll(cx);
-            if looks < SETTINGS_LOOKS {
-                looks += 1;
-                announced.store(connection.is_extended_connect_protocol_enabled(), Relaxed);
+        let takes_tunnels = Arc::<TakesTunnels>::default();
+        let told = Arc::clone(&takes_tunnels);
+        let connection = async move {
+            loop {
+                tokio::select! {
+                    biased;
+                    ended = &mut connection => return ended,
+                    () = told.asked.notified() => {
+                        told.announced.store(connection.is_extended_connect_protocol_enabled(), Relaxed);
+                    }
+                }
             }
-            polled
-        });
+        };
         own(connection, lasts);
         Ok(Http2 { sender, streams: Arc::default(), meter, takes_tunnels, last_used: Instant::now() })
     }

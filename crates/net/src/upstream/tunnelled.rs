@@ -94,13 +94,16 @@ async fn lease(endpoint: &Endpoint, target: &Target, preface: &[u8]) -> Result<L
 async fn lease_http2(endpoint: &Endpoint, target: &Target) -> Result<super::endpoint::Http2, ForwardError> {
     let (connection, _) = endpoint.http2(target).await?;
     let until = Instant::now() + SETTINGS_WAIT;
-    while !connection.takes_tunnels.load(Relaxed) {
+    let takes_tunnels = &connection.takes_tunnels;
+    takes_tunnels.asked.notify_one();
+    while !takes_tunnels.announced.load(Relaxed) {
         if Instant::now() >= until {
             return Err(ForwardError::Protocol(
                 "it did not announce extended CONNECT (RFC 8441), so no WebSocket can be opened over HTTP/2".into(),
             ));
         }
         tokio::time::sleep(SETTINGS_LOOK_EVERY).await;
+        takes_tunnels.asked.notify_one();
     }
     Ok(connection)
 }
