@@ -36,6 +36,7 @@ pub enum Command {
     Check(CheckArgs),
     Test(TestArgs),
     Rules(RulesArgs),
+    Top(TopArgs),
     Why(WhyArgs),
     Token(TokenArgs),
     Doctor(DoctorArgs),
@@ -164,6 +165,30 @@ pub struct RulesArgs {
     #[arg(long, conflicts_with = "json")]
     pub cedar: bool,
     /// One JSON document instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Show what a running process does right now: requests, verdicts and latencies per service, and the latest refusals.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  countersign top
+  countersign top --once                        one look, and done
+  countersign top --json | jq -c '.services[] | {service, requests_per_s, p99_ms}'
+
+Reads the metrics and the record of the process; Ctrl-C ends it.
+Exit: 0, or 3 when no running countersign answers.")]
+pub struct TopArgs {
+    /// Seconds between two looks
+    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = clap::value_parser!(u64).range(1..=60))]
+    pub interval: u64,
+    /// One look only
+    #[arg(long)]
+    pub once: bool,
+    #[command(flatten)]
+    pub state: StateArg,
+    /// One JSON object per look
     #[arg(long)]
     pub json: bool,
 }

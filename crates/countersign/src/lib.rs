@@ -7,6 +7,7 @@ pub mod dev;
 pub mod doctor;
 pub mod exit;
 pub mod inspect;
+pub mod meter;
 pub mod operator;
 pub mod running;
 pub mod serve;

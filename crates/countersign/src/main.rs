@@ -1,10 +1,10 @@
 //! The `countersign` binary: parses the command line, runs one command, ends with its exit code. Nothing is decided here.
 use clap::Parser as _;
 use countersign::cli::{Cli, Command, TokenArgs, TokenCommand};
-use countersign::commands::{audit, check, dev, doctor, inspect, keys, rules, run, schema, test, token, why};
+use countersign::commands::{audit, check, dev, doctor, inspect, keys, rules, run, schema, test, token, top, why};
 use countersign::config::Disk;
 use countersign::exit::Exit;
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 #[global_allocator]
@@ -43,6 +43,7 @@ fn dispatch(command: &Command) -> anyhow::Result<Exit> {
         Command::Token(args) => token::print(args, out)?,
         Command::Doctor(args) => doctor::run(args, &Disk, &mut std::io::stdin().lock(), now, out)?,
         Command::Keys(args) => keys::run(args, out)?,
+        Command::Top(args) => top::run(args, std::io::stdout().is_terminal(), out)?,
         Command::Why(args) => why::run(args, out)?,
         Command::Audit(args) => audit::run(args, out)?,
         Command::Dev(_) | Command::Run(_) => Exit::Usage,

@@ -12,6 +12,7 @@ pub mod schema;
 pub mod table;
 pub mod test;
 pub mod token;
+pub mod top;
 pub mod why;
 
 use crate::config::{self, FailingTests, Files, Problems};

@@ -34,5 +34,6 @@ mod published;
 mod review;
 mod serving;
 mod streaming;
+mod top;
 mod websocket;
 mod websocket_h2;
