@@ -175,7 +175,7 @@ fn mistakes_about_a_fleet_stand_at_their_place() {
     check("{ url: https://a, spiffe_id: spiffe://a/b }", "spiffe://a/b", "`spiffe_id` without `ca_file`");
     check("{ url: https://a, certificate: a.pem }", "a.pem", "`certificate` without `key`");
     check("{ url: https://a, key: a.key }", "a.key", "`key` without `certificate`");
-    let one_request = "a connection with a PROXY header carries one request, and `http2` is for many";
+    let one_request = "a connection with a PROXY header carries one request, and HTTP/2 is for many";
     check("{ url: http://a, protocol: http2, proxy_protocol: v2 }", "v2", one_request);
     check("{ url: http://a, proxy_protocol: v3 }", "v3", "`v3` is not known here");
     let health = |rest: &str| format!("{{ url: http://a, health: {{ path: /h, {rest} }} }}");
