@@ -2,6 +2,7 @@
 //! It never ships, and nothing in the product depends on it.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks on its standard streams")]
 
+mod autobahn;
 mod bench;
 mod dependencies;
 mod dist;
@@ -49,6 +50,12 @@ enum Task {
         #[arg(long, conflicts_with = "binary")]
         check: bool,
     },
+    /// WebSocket through the edge, judged by the Autobahn testsuite: no case worse than without the edge
+    Autobahn {
+        /// Also the groups of large messages and of compression, which take most of an hour
+        #[arg(long)]
+        all: bool,
+    },
     /// Install the peer programs that tests and benchmarks talk to, and nothing else
     Peers {
         /// Also those that only `bench` needs (Envoy, HAProxy, wrk)
@@ -93,6 +100,7 @@ fn run(task: Task) -> Result<()> {
         Task::H2spec => h2spec::check(),
         Task::Dist { check: true, .. } => dist::check(),
         Task::Dist { binary, .. } => dist::run(binary.as_deref()),
+        Task::Autobahn { all } => autobahn::check(all),
         Task::Peers { bench } => peers::install(if bench { peers::Purpose::Bench } else { peers::Purpose::Test }),
         Task::Fuzz { minutes, target } => fuzz::run(minutes, target.as_deref()),
         Task::Bench { which: Bench::Edge(options) } => bench::edge::run(&options),

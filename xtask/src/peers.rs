@@ -1,5 +1,7 @@
 //! Installs the peer programs: Debian packages, a Python environment, npm modules, h2spec.
 //! It never replaces what is there already, and a peer that cannot be had is a failure that names the install line.
+pub(crate) mod python2;
+
 use crate::run::{must, output, peers_folder, program, root, succeeds};
 use anyhow::{Context as _, Result, bail};
 use std::fs;
