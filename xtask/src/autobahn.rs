@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 /// Framing, pings, reserved bits, opcodes, fragments, UTF-8, closing; the ones that take seconds.
 const QUICK: [&str; 8] = ["1", "2", "3", "4", "5", "6", "7", "10"];
-/// Large messages and compression: the suite itself, in Python, takes most of an hour for them.
+/// Large messages and compression: slow work for the suite itself, which is in Python.
 const SLOW: [&str; 3] = ["9", "12", "13"];
 const START_LIMIT: Duration = Duration::from_secs(60);
 const CASES_MIN: usize = 240;

@@ -52,7 +52,7 @@ enum Task {
     },
     /// WebSocket through the edge, judged by the Autobahn testsuite: no case worse than without the edge
     Autobahn {
-        /// Also the groups of large messages and of compression, which take most of an hour
+        /// Also the slow groups: large messages and compression
         #[arg(long)]
         all: bool,
     },
