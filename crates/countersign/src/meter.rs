@@ -2,10 +2,14 @@
 //! own process writes it, and asks nobody.
 use std::collections::BTreeMap;
 
+type Labels = Vec<(String, String)>;
+/// Name and labels.
+type Series = (String, Labels);
+
 /// One look: every series by its name and labels, as they stand in the text.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Look {
-    series: BTreeMap<(String, Vec<(String, String)>), f64>,
+    series: BTreeMap<Series, f64>,
 }
 
 /// What one service did between two looks.
@@ -55,7 +59,7 @@ impl Look {
 
     /// What grew since `earlier`. A process that began anew counts from zero.
     fn since(&self, earlier: &Look) -> Look {
-        let grown = |key: &(String, Vec<(String, String)>), value: f64| {
+        let grown = |key: &Series, value: f64| {
             let before = earlier.series.get(key).copied().unwrap_or(0.0);
             if value >= before { value - before } else { value }
         };
@@ -126,7 +130,7 @@ fn label<'a>(labels: &'a [(String, String)], name: &str) -> Option<&'a str> {
 }
 
 /// `name{label="value",…} 1.5`
-fn line(text: &str) -> Option<((String, Vec<(String, String)>), f64)> {
+fn line(text: &str) -> Option<(Series, f64)> {
     let (series, value) = text.rsplit_once(' ')?;
     let value = value.parse().ok()?;
     let Some((name, rest)) = series.split_once('{') else { return Some(((series.to_owned(), Vec::new()), value)) };
