@@ -1,5 +1,5 @@
 //! The authz role: a proxy that already stands in front of the services asks for each request, and gets the edge's verdict
-//! and Txn-Token. Over HTTP for nginx `auth_request`, Traefik, Caddy and Envoy ([`subrequest`]), over gRPC for Envoy ([`envoy`]).
+//! and Txn-Token. Over HTTP for nginx `auth_request`, Traefik, Caddy and Envoy (`subrequest`), over gRPC for Envoy (`envoy`).
 //!
 //! It forwards nothing and cannot rewrite what the proxy sends, so it judges the very bytes the proxy names and refuses what
 //! it would have had to change. One listener speaks one of the two: a client's own request must never pass for a question.

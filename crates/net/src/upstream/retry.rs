@@ -20,7 +20,7 @@ pub struct Retries {
     pub statuses: Vec<u16>,
     /// Tries besides the first.
     pub attempts: u32,
-    /// Retries per hundred requests, besides [`FLOOR_PER_SECOND`].
+    /// Retries per hundred requests, besides a floor of some per second.
     pub budget_percent: u32,
     /// From choosing an endpoint to the head of its answer; a try that takes longer is given up, and counts as a reset.
     pub per_try_timeout: Option<Duration>,
