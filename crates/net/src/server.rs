@@ -5,10 +5,11 @@ use crate::{
     tls::Acceptor,
     worker::{Phase, Process, Seldom, Worker},
 };
+use std::any::Any;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -25,6 +26,8 @@ pub struct Connection {
     pub remote: SocketAddr,
     /// `None` without TLS.
     pub tls: Option<Tls>,
+    /// What the service keeps for as long as the connection lives; nobody else reads it.
+    pub kept: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
 #[derive(Debug, Clone)]

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
@@ -183,7 +183,10 @@ impl<S: Service> Worker<S> {
             return;
         }
         // Said once per wait, and about the listener: no client was refused yet.
-        self.service.refused(Refusal::TooManyConnections, &Connection { id: 0, local, remote: local, tls: None });
+        self.service.refused(
+            Refusal::TooManyConnections,
+            &Connection { id: 0, local, remote: local, tls: None, kept: OnceLock::new() },
+        );
         while self.process.open.load(Relaxed) >= self.process.limits.connections_max {
             if self.process.full.is_due(Instant::now()) {
                 tracing::warn!(
@@ -205,7 +208,7 @@ impl<S: Service> Worker<S> {
         self.process.open.fetch_add(1, Relaxed);
         self.connections.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&live));
         let place = Place { worker: Arc::clone(self), id };
-        let connection = Connection { id, local, remote, tls: None };
+        let connection = Connection { id, local, remote, tls: None, kept: OnceLock::new() };
         let worker = Arc::clone(self);
         tokio::spawn(async move {
             let _place = place;

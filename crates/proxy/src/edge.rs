@@ -3,6 +3,7 @@
 //! Each step takes what the step before proved. Nothing is forwarded without a permit, and every request that got this
 //! far leaves one audit record, also when its task is dropped.
 
+mod alike;
 mod grpc;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ use net::{Body, BodyError, Connection, Refusal, Request, Response};
 use trust::policy::Permit;
 use trust::reason::Reason;
 
+use self::alike::Alike;
 use crate::answer::{self, DECISION_HEADER, Form};
 use crate::clock::UnixMs;
 use crate::cors;
@@ -102,16 +104,17 @@ impl Edge {
             client = proxies.caller(client, request.headers())?;
             recording.client(client);
         }
-        let host = wire::identity::request_host(request.uri(), request.headers())
+        let alike = alike::read(&request, client, connection)
             .map_err(|error| Stop::new(Reason::RequestMalformed, error.to_string()))?;
-        recording.host(&host);
+        let host = alike.host.as_str();
+        recording.host(host);
         let handshake = websocket::read(&request)?;
-        let place = judge::route(view, &host, request.uri(), recording)?;
+        let place = judge::route(view, host, request.uri(), recording)?;
         wire::identity::clean_request(request.headers_mut())
             .map_err(|error| Stop::new(Reason::HeaderForbidden, error.to_string()))?;
         if let Some(handshake) = handshake {
             // Boxed: rare, and its state should not weigh in every request.
-            let caller = (host, client, form, connection);
+            let caller = (&*alike, client, form, connection);
             return Box::pin(self.judge_websocket(handshake, place, request, caller, recording, now)).await;
         }
         let (method, target, headers) = (request.method(), request.uri(), request.headers());
@@ -121,9 +124,9 @@ impl Edge {
                 return self.preflight(cors, headers, recording);
             }
         }
-        let asked = Asked { method, host: &host, target, headers, client };
+        let asked = Asked { method, host, target, headers, client };
         let Judged { place, permit, stamp, dpop_nonce, .. } = self.judge.judge(place, asked, recording, now).await?;
-        let mut prepared = prepare(request, &place, &host, (client, form), stamp, recording)?;
+        let mut prepared = prepare(request, &place, &alike, form, stamp, recording)?;
         if let Some(preface) = crate::view::preface(&place.served.service, client.ip, connection) {
             prepared.extensions_mut().insert(preface);
         }
@@ -246,8 +249,8 @@ pub(crate) fn published_keys(minter: &Minter, method: &Method) -> Response {
 fn prepare(
     mut request: Request,
     place: &Place,
-    host: &str,
-    (client, form): (Client, Form),
+    alike: &Alike,
+    form: Form,
     stamp: Option<HeaderValue>,
     recording: &mut Recording,
 ) -> Result<Request, Stop> {
@@ -258,7 +261,7 @@ fn prepare(
         return Err(Stop::new(Reason::BodyTooLarge, format!("more than {bytes_max} bytes")));
     }
     if !request.headers().contains_key(HOST) {
-        let authority = request.uri().authority().map_or(host, http::uri::Authority::as_str);
+        let authority = request.uri().authority().map_or(alike.host.as_str(), http::uri::Authority::as_str);
         let value =
             HeaderValue::from_str(authority).map_err(|_| Stop::new(Reason::RequestMalformed, "no valid host"))?;
         request.headers_mut().insert(HOST, value);
@@ -275,7 +278,7 @@ fn prepare(
     if let Some(token) = stamp {
         headers.insert(TXN_TOKEN, token);
     }
-    wire::identity::add_forwarded(headers, client.ip, client.scheme(), host);
+    alike.forwarded.add(headers);
     // Nothing to count, limit or guard in most requests.
     if request.body().len_hint() != Some(0) {
         let body = std::mem::replace(request.body_mut(), Body::empty());

@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use net::{Body, Connection, Request, Response};
 use trust::reason::Reason;
 use wire::ext_authz::{self, Answer, CHECK_PATH, Check, CheckError, HEALTH_PATH, health_serving};
+use wire::identity::Forwarded;
 use wire::question::Question;
 
 use super::{Authz, read, unread};
@@ -116,7 +117,7 @@ impl Came {
 fn permit(judged: Judged, check: &Check, came: Came, decision_id: &str) -> Bytes {
     let Question { address, https, host, .. } = &check.question;
     let mut ours = HeaderMap::with_capacity(8);
-    wire::identity::add_forwarded(&mut ours, *address, if *https { "https" } else { "http" }, host);
+    Forwarded::new(*address, if *https { "https" } else { "http" }, host).add(&mut ours);
     let mut remove: Vec<&str> = Vec::new();
     let strip = judged.place.served.service.authorization == Authorization::Strip;
     if judged.stamp.is_some() && strip {

@@ -153,7 +153,7 @@ async fn answer_across(before: bool, after: bool) -> (u16, String) {
     let bearer = format!("Bearer {}", new.sign(&json!({}), &claims));
     request.headers_mut().insert(AUTHORIZATION, HeaderValue::from_str(&bearer).unwrap());
     let remote = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
-    let connection = Arc::new(Connection { id: 1, local: remote, remote, tls: None });
+    let connection = Arc::new(Connection { id: 1, local: remote, remote, tls: None, kept: Default::default() });
     let response = edge.call(request, &connection).await;
     let status = response.status().as_u16();
     let body = response.into_body().read_all(65_536).await.unwrap();

@@ -11,6 +11,7 @@ use trust::policy::Permit;
 use trust::reason::Reason;
 use wire::websocket::{self, ACCEPT, HandshakeError, KEY};
 
+use super::alike::Alike;
 use super::{Edge, finish, forward_failed, prepare};
 use crate::answer::{DPOP_NONCE, Form};
 use crate::clock::UnixMs;
@@ -67,20 +68,20 @@ impl Edge {
         handshake: Handshake,
         place: Place,
         request: Request,
-        (host, client, form, connection): (String, Client, Form, &Connection),
+        (alike, client, form, connection): (&Alike, Client, Form, &Connection),
         recording: &mut Recording,
         now: UnixMs,
     ) -> Result<Response, Stop> {
         standing::admits(&place.served, &handshake.standing.fields, client)?;
         let (method, target, headers) = (request.method(), request.uri(), request.headers());
-        let asked = Asked { method, host: &host, target, headers, client };
+        let asked = Asked { method, host: &alike.host, target, headers, client };
         let judged = self.judge.judge(place, asked, recording, now).await?;
         // Keys may have been fetched, and more may have changed meanwhile.
         standing::admits(&judged.place.served, &handshake.standing.fields, client)?;
         let Handshake { wanted, key, standing } = handshake;
-        let standing = Standing::of(&self.judge.shared, &judged, standing, host.clone(), client);
+        let standing = Standing::of(&self.judge.shared, &judged, standing, alike.host.clone(), client);
         let Judged { place, permit, stamp, dpop_nonce, .. } = judged;
-        let mut prepared = prepare(request, &place, &host, (client, form), stamp, recording)?;
+        let mut prepared = prepare(request, &place, alike, form, stamp, recording)?;
         if let Some(preface) = crate::view::preface(&place.served.service, client.ip, connection) {
             prepared.extensions_mut().insert(preface);
         }

@@ -262,7 +262,7 @@ fn an_answer_loses_what_is_ours_and_hop_by_hop() {
 fn forwarded_fields_come_from_the_socket() {
     let check = |ip: &str, host: &str, for_: &str, forwarded: &str| {
         let mut headers = map(&[("x-forwarded-for", "6.6.6.6"), ("x-forwarded-for", "7.7.7.7")]);
-        add_forwarded(&mut headers, ip.parse().unwrap(), "https", host);
+        Forwarded::new(ip.parse().unwrap(), "https", host).add(&mut headers);
         let expected = [
             ("x-forwarded-for", for_),
             ("x-forwarded-host", host),
