@@ -106,10 +106,10 @@ fn check_sigterm_costs_nothing(more: &[&str], unsent_max: usize) {
     let count = |what: &str| counted(&out, what);
     let (started, succeeded) = (count("started"), count("succeeded"));
     assert!(started > 1_000 && started < total, "{out}");
-    // What was started and not sent, the client counts as done or as errored, as it comes.
-    let (done, errored) = (count("done"), count("errored"));
-    assert_eq!((done + errored, count("timeout")), (total, 0), "{out}");
-    assert!(done >= succeeded && started >= done && started - succeeded <= unsent_max, "{out}");
+    // What it had started and not sent, the client counts as errored or not, as it comes.
+    let errored = count("errored");
+    assert!(errored >= total - started && errored <= total - succeeded && count("timeout") == 0, "{out}");
+    assert!(started - succeeded <= unsent_max, "{out}");
     assert!(out.contains(&format!("status codes: {succeeded} 2xx, 0 3xx, 0 4xx, 0 5xx")), "{out}");
     let log = std::fs::read_to_string(serving.audit_file()).unwrap();
     let of_load: Vec<&str> = log.lines().filter(|line| line.contains("\"/orders/1\"")).collect();
