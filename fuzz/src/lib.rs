@@ -8,12 +8,14 @@ mod ext_authz;
 mod front;
 mod grpc;
 mod txn;
+mod websocket;
 pub use access_token::access_token;
 pub use dpop::dpop;
 pub use ext_authz::ext_authz;
 pub use front::front;
 pub use grpc::grpc;
 pub use txn::txn;
+pub use websocket::websocket;
 
 use trust::jwk::{Algorithm, KeySet};
 use trust::jws::Unverified;
@@ -299,6 +301,11 @@ mod tests {
     #[test]
     fn the_dpop_corpus_replays() {
         replay("dpop", super::dpop);
+    }
+
+    #[test]
+    fn the_websocket_corpus_replays() {
+        replay("websocket", super::websocket);
     }
 
     #[test]

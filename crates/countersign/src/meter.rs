@@ -47,7 +47,8 @@ impl Look {
     }
 
     fn value(&self, name: &str) -> f64 {
-        self.all(name).map(|(_, value)| value).sum()
+        // The sum of nothing is -0.0.
+        self.all(name).map(|(_, value)| value).sum::<f64>() + 0.0
     }
 
     fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (&'a [(String, String)], f64)> {
@@ -185,6 +186,7 @@ mod tests {
         assert_eq!(between.services[0].answered_per_s, 5.0);
         let between = look(5, 0, 5, 5).between(&look(5, 0, 5, 5), 1.0);
         assert_eq!((between.services[0].requests_per_s, between.services[0].p99_ms), (0.0, None));
+        assert!(Look::default().between(&Look::default(), 1.0).refused_early_per_s.is_sign_positive());
         assert_eq!(Look::parse("no metrics at all\n{}\n= 1\n").between(&Look::default(), 0.0).services, []);
     }
 }
