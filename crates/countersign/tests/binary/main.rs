@@ -15,6 +15,7 @@ mod authz_nginx;
 mod authz_questions;
 mod browsers;
 mod check;
+mod dashboard;
 mod dev;
 mod doctor;
 mod fleet;
