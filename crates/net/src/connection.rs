@@ -99,7 +99,8 @@ async fn preamble<S: Service>(
 ) -> Option<TcpStream> {
     let due = worker.process.preamble.as_ref().filter(|due| (due.is_due_from)(connection.remote.ip()));
     let Some(due) = due else { return Some(stream) };
-    let taken = until_cut(live, pin!(due.take(&mut stream))).await;
+    // Boxed: over in a moment, and the connection would hold room for it as long as it lives.
+    let taken = until_cut(live, pin!(Box::pin(due.take(&mut stream)))).await;
     match taken {
         Ok(Ok(client)) => {
             connection.remote = client.unwrap_or(connection.remote);
@@ -201,7 +202,8 @@ impl<S: Service> Session<S> {
                 })
                 .await;
             if cut == Cut::None && self.saw_upgrade.load(Relaxed) {
-                return self.after_upgrade(library.into_parts()).await;
+                // Boxed: rare, and every idle connection would hold room for it.
+                return Box::pin(self.after_upgrade(library.into_parts())).await;
             }
             if cut != Cut::Park {
                 return cut;

@@ -3,7 +3,6 @@
 
 use std::ops::Deref;
 
-use http::HeaderValue;
 use http::header::HOST;
 use net::{Connection, Request};
 use wire::identity::{FieldError, Forwarded};
@@ -11,8 +10,9 @@ use wire::identity::{FieldError, Forwarded};
 use crate::judge::Client;
 
 pub(super) struct Alike {
-    /// `Host` as it came; `None` where the target alone named it.
-    said: Option<HeaderValue>,
+    /// `Host` as it came; `None` where the target alone named it. A copy: the field's value is a part of the buffer that the
+    /// whole head was read into, and would keep all of it.
+    said: Option<Box<[u8]>>,
     client: Client,
     /// What [`wire::identity::request_host`] made of it.
     pub(super) host: String,
@@ -43,7 +43,12 @@ pub(super) fn read<'c>(request: &Request, client: Client, connection: &'c Connec
     }
     let host = wire::identity::request_host(request.uri(), request.headers())?;
     let forwarded = Forwarded::new(client.ip, client.scheme(), &host);
-    let alike = Box::new(Alike { said: request.headers().get(HOST).cloned(), client, host, forwarded });
+    let alike = Box::new(Alike {
+        said: request.headers().get(HOST).map(|value| value.as_bytes().into()),
+        client,
+        host,
+        forwarded,
+    });
     // The first request's is kept: what differs from it is rare, and comes and goes.
     if connection.kept.get().is_some() {
         return Ok(Read::Own(alike));
@@ -60,7 +65,7 @@ impl Alike {
     fn is_said_by(&self, request: &Request, client: Client) -> bool {
         let Some(said) = &self.said else { return false };
         let mut fields = request.headers().iter().filter(|(name, _)| *name == HOST).map(|(_, value)| value);
-        let same = |bytes: &[u8]| bytes == said.as_bytes();
+        let same = |bytes: &[u8]| *bytes == **said;
         let alone = fields.next().is_some_and(|value| same(value.as_bytes())) && fields.next().is_none();
         alone
             && self.client == client
@@ -71,7 +76,7 @@ impl Alike {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::Uri;
+    use http::{HeaderValue, Uri};
     use net::Body;
     use std::net::IpAddr;
 
