@@ -6,7 +6,6 @@ use bytes::Bytes;
 use http::HeaderMap;
 use net::client::{Get, get};
 use trust::issuer::Profile;
-use trust::keys::DOCUMENT_BYTES_MAX;
 
 use crate::Options;
 use crate::source::{Fetched, Locator, Source, foreign};
@@ -71,15 +70,7 @@ fn announced(discovery: Option<&Step>) -> Option<String> {
 }
 
 async fn ask(url: &str, guarded: bool, options: &Options) -> Step {
-    let request = Get {
-        url,
-        etag: None,
-        bytes_max: DOCUMENT_BYTES_MAX,
-        connect_timeout: options.deadlines.connect,
-        total_timeout: options.deadlines.total,
-        roots_pem: options.roots_pem.as_deref(),
-        public_addresses_only: guarded,
-    };
+    let request = Get { public_addresses_only: guarded, ..options.get(url) };
     let got = get(request).await.map_err(|error| error.to_string());
     let answer = got.map(|got| Answer { status: got.status, headers: got.headers, body: got.body });
     Step { url: url.to_owned(), answer }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use feed::{Graph, GroupsOutcome};
 use http::HeaderValue;
+use net::Seldom;
 use net::client::{Get, Got, Post, post};
 use tokio::sync::Semaphore;
 use trust::token::Overage;
@@ -47,8 +48,7 @@ pub(crate) struct Desk {
     flights: Arc<Flights<Overage, GroupsOutcome>>,
     /// By tenant.
     tokens: Mutex<HashMap<String, (Zeroizing<String>, Instant)>>,
-    /// When a failure was logged last.
-    warned: Mutex<Option<Instant>>,
+    warned: Seldom,
 }
 
 impl Desk {
@@ -61,7 +61,7 @@ impl Desk {
                 open: Semaphore::new(OPEN_MAX),
                 flights: Flights::new(KNOWN_MAX),
                 tokens: Mutex::default(),
-                warned: Mutex::default(),
+                warned: Seldom::every(WARN_EVERY),
             })
         };
         desired.graph.iter().map(desk).collect()
@@ -98,9 +98,7 @@ impl Desk {
 
     /// Each record has the reason; the log says it once a minute.
     fn warn(&self, why: &str) {
-        let mut warned = crate::board::lock(&self.warned);
-        if warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
-            *warned = Some(Instant::now());
+        if self.warned.is_due(Instant::now()) {
             tracing::warn!(issuer = &*self.settings.issuer, why, "groups cannot be asked for at Microsoft Graph");
         }
     }
@@ -167,15 +165,7 @@ impl Desk {
     }
 
     fn request<'a>(&'a self, url: &'a str) -> Get<'a> {
-        Get {
-            url,
-            etag: None,
-            bytes_max: ANSWER_BYTES_MAX,
-            connect_timeout: PATIENCE.min(self.options.deadlines.connect),
-            total_timeout: PATIENCE,
-            roots_pem: self.options.roots_pem.as_deref(),
-            public_addresses_only: false,
-        }
+        self.options.get_within(PATIENCE, ANSWER_BYTES_MAX, url)
     }
 }
 

@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use feed::{Introspection, IntrospectionOutcome};
 use http::HeaderValue;
+use net::Seldom;
 use net::client::{Get, Got, Post, get, post};
 use tokio::sync::Semaphore;
 use trust::issuer::Profile;
@@ -46,8 +47,7 @@ pub(crate) struct Desk {
     endpoint: Mutex<Option<String>>,
     open: Semaphore,
     flights: Arc<Flights<[u8; 32], IntrospectionOutcome>>,
-    /// When a failure was logged last.
-    warned: Mutex<Option<Instant>>,
+    warned: Seldom,
 }
 
 impl Desk {
@@ -62,7 +62,7 @@ impl Desk {
                 endpoint: Mutex::new(settings.endpoint.clone()),
                 open: Semaphore::new(OPEN_MAX),
                 flights: Flights::new(KNOWN_MAX),
-                warned: Mutex::default(),
+                warned: Seldom::every(WARN_EVERY),
             }))
         };
         desired.introspection.iter().filter_map(desk).collect()
@@ -109,9 +109,7 @@ impl Desk {
 
     /// Each refused request has the reason in its record; the log says it once a minute.
     fn warn(&self, why: &str) {
-        let mut warned = lock(&self.warned);
-        if warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
-            *warned = Some(Instant::now());
+        if self.warned.is_due(Instant::now()) {
             tracing::warn!(issuer = &*self.settings.issuer, why, "the issuer cannot be asked about a token");
         }
     }
@@ -177,15 +175,7 @@ impl Desk {
     }
 
     fn request<'a>(&'a self, url: &'a str) -> Get<'a> {
-        Get {
-            url,
-            etag: None,
-            bytes_max: ANSWER_BYTES_MAX,
-            connect_timeout: PATIENCE.min(self.options.deadlines.connect),
-            total_timeout: PATIENCE,
-            roots_pem: self.options.roots_pem.as_deref(),
-            public_addresses_only: false,
-        }
+        self.options.get_within(PATIENCE, ANSWER_BYTES_MAX, url)
     }
 
     /// `client_secret_basic` (RFC 6749 §2.3.1): both halves form-encoded first.

@@ -20,7 +20,9 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use net::client::Get;
 use tokio::sync::oneshot;
+use trust::keys::DOCUMENT_BYTES_MAX;
 
 pub use issuer::{IssuerReport, Misses};
 pub use keys::{KeyReport, Keys};
@@ -35,6 +37,27 @@ pub struct Options {
     /// Limits of the key engines.
     pub limits: trust::keys::Limits,
     pub deadlines: Deadlines,
+}
+
+impl Options {
+    /// A fetch within these deadlines.
+    pub(crate) fn get<'a>(&'a self, url: &'a str) -> Get<'a> {
+        Get {
+            url,
+            etag: None,
+            bytes_max: DOCUMENT_BYTES_MAX,
+            connect_timeout: self.deadlines.connect,
+            total_timeout: self.deadlines.total,
+            roots_pem: self.roots_pem.as_deref(),
+            public_addresses_only: false,
+        }
+    }
+
+    /// A fetch that somebody waits for: all of it within `patience`.
+    pub(crate) fn get_within<'a>(&'a self, patience: Duration, bytes_max: usize, url: &'a str) -> Get<'a> {
+        let connect_timeout = patience.min(self.deadlines.connect);
+        Get { bytes_max, connect_timeout, total_timeout: patience, ..self.get(url) }
+    }
 }
 
 /// How long one fetch may take, and how long a discovery document is believed.

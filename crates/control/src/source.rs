@@ -237,16 +237,7 @@ impl Locator {
     }
 
     async fn get(&self, url: &str, etag: Option<&str>, guarded: bool) -> Result<Got, String> {
-        let deadlines = &self.options.deadlines;
-        let request = Get {
-            url,
-            etag,
-            bytes_max: DOCUMENT_BYTES_MAX,
-            connect_timeout: deadlines.connect,
-            total_timeout: deadlines.total,
-            roots_pem: self.options.roots_pem.as_deref(),
-            public_addresses_only: guarded,
-        };
+        let request = Get { etag, public_addresses_only: guarded, ..self.options.get(url) };
         get(request).await.map_err(|error| error.to_string())
     }
 }

@@ -95,8 +95,8 @@ pub struct Cors {
     pub methods: Vec<String>,
     /// Request fields that a script may set.
     pub headers: Vec<String>,
-    /// Answer fields that a script may read.
-    pub expose: Vec<String>,
+    /// Answer fields that a script may read, as the list that every answer carries.
+    pub expose: String,
     pub credentials: bool,
     /// How long a browser may remember the answer to a preflight.
     pub max_age: Duration,

@@ -11,6 +11,7 @@ mod head;
 mod listener;
 mod live;
 pub mod preamble;
+mod seldom;
 pub mod server;
 pub mod settings;
 mod socket;
@@ -21,6 +22,7 @@ pub mod upstream;
 mod worker;
 
 pub use body::{Body, BodyEnd, BodyError, BodySender, End, Recode};
+pub use seldom::Seldom;
 pub use server::{Connection, Refusal, Server, Service};
 
 /// Boxed: on its way to the upstream it goes through a dozen futures, and each would copy its half kilobyte.

@@ -1,9 +1,10 @@
 //! Listeners and connections: accept, TLS, HTTP/1.1 and HTTP/2, limits, timeouts, drain, certificate hot swap.
 use crate::{
     Request, Response, listener,
+    seldom::Seldom,
     settings::{ServerSettings, TlsIdentity},
     tls::Acceptor,
-    worker::{Phase, Process, Seldom, Worker},
+    worker::{Phase, Process, WARN_EVERY, Worker},
 };
 use std::any::Any;
 use std::future::Future;
@@ -98,7 +99,7 @@ impl Server {
             open: AtomicUsize::new(0),
             next_id: AtomicU64::new(1),
             phase: observed,
-            full: Seldom::default(),
+            full: Seldom::every(WARN_EVERY),
         });
         let mut server = Server { process, phase, addresses: bound.addresses, workers: Vec::with_capacity(workers) };
         let make = Arc::new(make);

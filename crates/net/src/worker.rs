@@ -2,6 +2,7 @@
 //! It never looks into a request.
 use crate::connection::serve;
 use crate::live::{Clock, Cut, Live};
+use crate::seldom::Seldom;
 use crate::server::{Connection, Refusal, Service};
 use crate::settings::{Limits, Timeouts};
 use crate::tls::Acceptor;
@@ -23,7 +24,7 @@ const DRAIN_IDLE: Duration = Duration::from_secs(1);
 /// How long the accept queue is emptied after it was closed to newcomers: a few round trips of clients in mid-handshake.
 const DRAIN_ACCEPT: Duration = Duration::from_millis(100);
 /// How often a full process says so.
-const WARN_EVERY: Duration = Duration::from_secs(10);
+pub(crate) const WARN_EVERY: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -42,21 +43,6 @@ pub(crate) struct Process {
     pub(crate) next_id: AtomicU64,
     pub(crate) phase: watch::Receiver<Phase>,
     pub(crate) full: Seldom,
-}
-
-/// A warning that is worth saying again, and not with every client: at most once per [`WARN_EVERY`].
-#[derive(Debug, Default)]
-pub(crate) struct Seldom(Mutex<Option<Instant>>);
-
-impl Seldom {
-    pub(crate) fn is_due(&self, now: Instant) -> bool {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = last.is_none_or(|last| now.saturating_duration_since(last) >= WARN_EVERY);
-        if is_due {
-            *last = Some(now);
-        }
-        is_due
-    }
 }
 
 pub(crate) struct Worker<S> {
@@ -304,19 +290,4 @@ pub(crate) async fn catch_panic<F: Future>(mut future: Pin<&mut F>) -> Option<F:
         Err(_) => Poll::Ready(None),
     })
     .await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_warning_is_said_at_once_and_then_every_ten_seconds() {
-        let (seldom, start) = (Seldom::default(), Instant::now());
-        for (after_ms, expected) in
-            [(0, true), (1, false), (9_999, false), (10_000, true), (10_001, false), (25_000, true), (34_999, false)]
-        {
-            assert_eq!(seldom.is_due(start + Duration::from_millis(after_ms)), expected, "after {after_ms} ms");
-        }
-    }
 }

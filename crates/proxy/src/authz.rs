@@ -139,13 +139,11 @@ impl net::Service for Authz {
     }
 
     fn refused(&self, refusal: Refusal, connection: &Connection) {
-        self.judge.shared.metrics.refused(refusal);
-        tracing::debug!(?refusal, remote = %connection.remote, "refused before it was judged");
+        self.judge.shared.refused(refusal, connection);
     }
 
     fn panicked(&self, connection: &Connection) {
-        self.judge.shared.metrics.panics.inc();
-        tracing::error!(remote = %connection.remote, "a panic was caught while answering; its connection was closed");
+        self.judge.shared.panicked(connection);
     }
 }
 

@@ -84,7 +84,7 @@ pub(crate) fn apply(cors: &Cors, grant: Grant, response: &mut Response) {
     if cors.credentials {
         headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
     }
-    if let Ok(exposed) = HeaderValue::from_str(&cors.expose.join(", ")) {
+    if let Ok(exposed) = HeaderValue::from_str(&cors.expose) {
         headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
     }
 }
@@ -99,7 +99,7 @@ mod tests {
             origins,
             methods: vec!["GET".into(), "PUT".into()],
             headers: vec!["authorization".into(), "x-a".into()],
-            expose: vec!["x-b".into()],
+            expose: "x-b".into(),
             credentials: true,
             max_age: Duration::from_secs(600),
         }

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use feed::{Groups, Introspect, KeyDemand};
 use http::{HeaderMap, HeaderValue, Method, Uri};
-use net::Connection;
+use net::{Connection, Refusal};
 use trust::issuer::SenderConstrained;
 use trust::path::NormalPath;
 use trust::policy::{Input, Peer, Permit, StepUp, Verdict};
@@ -51,6 +51,19 @@ pub struct Shared {
     pub groups: Arc<dyn Groups>,
     /// What is remembered of DPoP proofs.
     pub proofs: Proofs,
+}
+
+impl Shared {
+    /// Below every door: what never became a request.
+    pub(crate) fn refused(&self, refusal: Refusal, connection: &Connection) {
+        self.metrics.refused(refusal);
+        tracing::debug!(?refusal, remote = %connection.remote, "refused before it was judged");
+    }
+
+    pub(crate) fn panicked(&self, connection: &Connection) {
+        self.metrics.panics.inc();
+        tracing::error!(remote = %connection.remote, "a panic was caught while answering; its connection was closed");
+    }
 }
 
 /// One worker's share of judging: its caches of verified tokens and of what it minted.

@@ -14,6 +14,7 @@ use net::upstream::{
 };
 use trust::path::{NormalPath, PathError, Segment, Tolerance};
 use wire::proxy_protocol;
+use wire::websocket::Origin;
 
 use crate::forwarded::TrustedProxies;
 use crate::metrics::{Metrics, NO_SERVICE, ServiceStats};
@@ -24,6 +25,8 @@ pub struct Served {
     /// `Err` says why nothing can be forwarded.
     pub target: Result<Arc<Target>, String>,
     pub stats: ServiceStats,
+    /// Of pages that may open WebSockets besides its own.
+    pub(crate) websocket_origins: Vec<Origin>,
 }
 
 /// A snapshot, ready for requests.
@@ -169,7 +172,13 @@ fn serve(service: &Arc<Service>, metrics: &Metrics, fleets: &Fleets) -> Served {
         Some(upstream) => target(service, upstream, fleets),
         None => Err("this service has no `upstream`: only proxies that ask protect it".to_owned()),
     };
-    Served { service: Arc::clone(service), target, stats: metrics.service(&service.name) }
+    let origins = service.websocket.iter().flat_map(|websocket| &websocket.origins);
+    Served {
+        service: Arc::clone(service),
+        target,
+        stats: metrics.service(&service.name),
+        websocket_origins: origins.filter_map(|text| Origin::parse(text).ok()).collect(),
+    }
 }
 
 fn target(service: &Service, upstream: &feed::Upstream, fleets: &Fleets) -> Result<Arc<Target>, String> {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use trust::issuer::Profile;
 use trust::path::{NormalPath, Tolerance};
+use wire::websocket::Origin;
 
 const LIST_MAX: usize = 64;
 const METHODS: [&str; 6] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
@@ -45,7 +46,7 @@ pub fn cors(section: &CorsSection, context: &mut Context<'_, '_>) -> Option<Cors
     let mut expose = words(section.expose.as_ref(), &[], is_token, "no header name", context)?;
     expose.extend(EXPOSED.map(str::to_owned));
     let max_age = interval(section.max_age.as_ref(), 10 * MINUTE, Duration::ZERO..=24 * HOUR, &mut context.to);
-    Some(Cors { origins, methods, headers, expose, credentials, max_age })
+    Some(Cors { origins, methods, headers, expose: expose.join(", "), credentials, max_age })
 }
 
 fn origins(section: &CorsSection, context: &mut Context<'_, '_>) -> Option<CorsOrigins> {
@@ -58,7 +59,9 @@ fn origins(section: &CorsSection, context: &mut Context<'_, '_>) -> Option<CorsO
     let mut found = Vec::new();
     for At { value, at } in listed {
         match upstream::origin(value) {
-            Ok(origin) => found.push(upstream::written(&origin)),
+            Ok(_) => {
+                found.extend(Origin::parse(value.strip_suffix('/').unwrap_or(value)).map(|origin| origin.to_string()))
+            }
             Err(error) => {
                 context.to.report(*at, format!("{} (as an origin)", error.what), "e.g. `https://app.acme.example`");
             }

@@ -121,12 +121,12 @@ fn edge(section: &EdgeSection, context: &mut Context<'_, '_>) -> Option<EdgeSett
         timeouts: section.timeouts.as_ref(),
         workers: section.workers.as_ref(),
     };
-    let proxy_protocol = section.proxy_protocol.as_ref().map(|list| proxies::networks(list, &mut context.to));
-    let trusted_proxies = section.trusted_proxies.as_ref().map(|section| proxies::trusted(section, &mut context.to));
+    let proxy_protocol = built(section.proxy_protocol.as_ref(), |list| proxies::networks(list, &mut context.to));
+    let trusted_proxies = built(section.trusted_proxies.as_ref(), |from| proxies::trusted(from, &mut context.to));
     let server = server(&listening, context)?;
     // What was asked for and could not be read was reported: without it, this edge is not what was asked for.
-    let proxy_protocol = proxy_protocol.map_or(Some(Vec::new()), |networks| networks)?;
-    let trusted_proxies = trusted_proxies.map_or(Some(None), |proxies| proxies.map(Some))?;
+    let proxy_protocol = proxy_protocol?.unwrap_or_default();
+    let trusted_proxies = trusted_proxies?;
     let preamble = (!proxy_protocol.is_empty()).then(|| proxies::preamble(proxy_protocol.clone()));
     Some(EdgeSettings { server: ServerSettings { preamble, ..server }, drain, proxy_protocol, trusted_proxies })
 }

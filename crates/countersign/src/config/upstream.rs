@@ -61,18 +61,6 @@ pub fn origin(text: &str) -> Result<Origin, OriginError> {
     }
 }
 
-/// An origin as browsers write it (RFC 6454 §6.1): without the port that the scheme has anyway.
-pub fn written(origin: &Origin) -> String {
-    let Address { host, port } = &origin.address;
-    let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
-    match (origin.scheme, port) {
-        (Scheme::Http, 80) => format!("http://{host}"),
-        (Scheme::Https, 443) => format!("https://{host}"),
-        (Scheme::Http, port) => format!("http://{host}:{port}"),
-        (Scheme::Https, port) => format!("https://{host}:{port}"),
-    }
-}
-
 fn host_and_port(text: &str, default: u16) -> Option<Address> {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {

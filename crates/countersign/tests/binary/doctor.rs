@@ -1,8 +1,7 @@
 //! `countersign doctor` against an issuer in many states, and against a certified provider.
-use std::path::Path;
-
 use serde_json::{Value, json};
 
+use crate::keys_of_issuers::Provider;
 use testkit::issuer::{Fault, Issuer};
 use testkit::process::Process;
 use testkit::signing::Kind;
@@ -126,11 +125,8 @@ fn an_issuer_that_is_down_is_exit_3_with_the_reason() {
 
 #[test]
 fn a_certified_provider_is_sound() {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/peers/oidc-provider.mjs");
-    assert!(script.with_file_name("node_modules").is_dir(), "run `npm ci` in tests/peers, or `cargo xtask peers`");
-    let mut process = Process::start("node", &[script.into_os_string(), "0".into()]);
-    let url = process.wait_line("ready ", crate::serving::LIMIT).trim_start_matches("ready ").trim().to_owned();
-    let world = world(&url, "");
+    let provider = Provider::start(0);
+    let world = world(&provider.url, "");
     let (code, text) = world.ask(&[], "");
     assert!(code == 0 && text.contains("jwks_uri") && text.contains("keys for what is allowed"), "{text}");
 }

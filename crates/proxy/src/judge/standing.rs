@@ -10,7 +10,7 @@ use net::tunnel::{Permission, Withdrawn};
 use trust::issuer::SenderConstrained;
 use trust::policy::{Input, Peer, Verdict};
 use trust::reason::Reason;
-use wire::websocket::{Origin, origin_is_own};
+use wire::websocket::origin_is_own;
 
 use super::identify::{Again, identify_again};
 use super::{Client, Judged, Shared, Stop};
@@ -114,12 +114,11 @@ impl Permission for Standing {
 
 /// Does the service take WebSockets, and from the page that asks?
 pub(crate) fn admits(served: &Served, fields: &HeaderMap, client: Client) -> Result<(), Stop> {
-    let Some(websocket) = &served.service.websocket else {
+    if served.service.websocket.is_none() {
         return Err(Stop::new(Reason::WebsocketRefused, "the service file says `websocket: deny`"));
-    };
+    }
     let none = HeaderValue::from_static("");
-    let others: Vec<Origin> = websocket.origins.iter().filter_map(|text| Origin::parse(text).ok()).collect();
-    if origin_is_own(fields, fields.get(HOST).unwrap_or(&none), client.https, &others) {
+    if origin_is_own(fields, fields.get(HOST).unwrap_or(&none), client.https, &served.websocket_origins) {
         return Ok(());
     }
     let origin =
