@@ -216,7 +216,8 @@ impl Tunnel {
 }
 
 impl Running {
-    pub(crate) async fn run(mut self) {
+    /// Returns why it ended: `Ended::Panic` when the worker's clock caught one, which nobody has counted yet.
+    pub(crate) async fn run(mut self) -> Ended {
         let (mut up, mut down) = (Pipe::new(slot::Way::Up), Pipe::new(slot::Way::Down));
         let mut known = false;
         let ended = poll_fn(|cx| {
@@ -231,6 +232,7 @@ impl Running {
         let ended = self.ending.slot.end(ended);
         drop((up, down));
         self.farewell(ended).await;
+        ended
     }
 
     fn poll_both(&mut self, cx: &mut Context<'_>, up: &mut Pipe, down: &mut Pipe) -> Poll<Ended> {

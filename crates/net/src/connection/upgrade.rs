@@ -5,7 +5,7 @@ use crate::head::Violation;
 use crate::live::{Cut, InFlight, Refused};
 use crate::server::Service;
 use crate::socket::Socket;
-use crate::tunnel::{End, Tunnel, Wanted};
+use crate::tunnel::{End, Ended, Tunnel, Wanted};
 use crate::{Body, Request, Response};
 use http::{HeaderValue, Method, StatusCode, header};
 use hyper::body::Incoming;
@@ -50,7 +50,7 @@ impl<S: Service> Session<S> {
         let Some(running) = tunnel.join(client, &self.worker.clock, phase, |slot| self.worker.watch(slot)) else {
             return;
         };
-        if catch_panic(pin!(running.run())).await.is_none() {
+        if matches!(catch_panic(pin!(running.run())).await, None | Some(Ended::Panic)) {
             self.panicked();
         }
     }

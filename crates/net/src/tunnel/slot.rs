@@ -1,6 +1,7 @@
 //! What the worker's clock sees of a running tunnel, and the one place where its end is marked. It holds no stream.
 use super::{Ended, Permission, Withdrawn};
 use crate::live::Clock;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Waker};
@@ -117,13 +118,21 @@ impl Slot {
             let since = passed.blocked_since.load(Relaxed);
             since != 0 && now.saturating_sub(since) > stall_ms
         };
-        let why = match (self.permission.withdrawn(), self.half_closed_by()) {
+        // A panic while asking is this tunnel's own: the clock goes on for all others of its worker.
+        let Ok(withdrawn) = catch_unwind(AssertUnwindSafe(|| self.permission.withdrawn())) else {
+            return self.end_and_wake(Ended::Panic);
+        };
+        let why = match (withdrawn, self.half_closed_by()) {
             (Some(why), _) => why.into(),
             _ if stalled(&self.up) || stalled(&self.down) => Ended::Stalled,
             (None, Some(first)) if quiet > HALF_CLOSED_MS => first,
             _ if quiet > self.idle_ms => Ended::Idle,
             _ => return,
         };
+        self.end_and_wake(why);
+    }
+
+    fn end_and_wake(&self, why: Ended) {
         self.end(why);
         if let Some(waker) = &*self.waker.lock().unwrap_or_else(PoisonError::into_inner) {
             waker.wake_by_ref();

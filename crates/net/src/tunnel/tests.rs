@@ -357,6 +357,25 @@ fn a_panic_ends_its_tunnel_and_nothing_else() {
 }
 
 #[test]
+fn a_panic_that_the_clock_meets_ends_its_tunnel_and_not_the_clock() {
+    let running = start_to(upstream(echo));
+    let client = running.opened();
+    // No byte moves: only the worker's clock asks.
+    running.world.parts_left.store(PANIC, SeqCst);
+    assert_eq!(read_to_end(client), b"");
+    assert_eq!(running.end().ended, Ended::Panic);
+    wait_until("the panic is counted", || running.world.panics.load(SeqCst) > 0);
+
+    running.world.parts_left.store(u64::MAX, SeqCst);
+    let client = running.opened();
+    running.world.parts_left.store(0, SeqCst);
+    assert_eq!(read_to_end(client), b"\x88\x02\x03\xf0", "the clock still ends what is withdrawn");
+    wait_until("the second end", || running.world.ends.lock().unwrap().len() == 2);
+    assert_eq!(running.world.ends.lock().unwrap()[1].ended, Ended::RulesChanged);
+    assert_eq!(running.world.panics.load(SeqCst), 1);
+}
+
+#[test]
 fn a_tunnel_that_is_cut_by_the_drain_says_so() {
     let mut running = start_to(upstream(echo));
     let mut client = running.opened();
