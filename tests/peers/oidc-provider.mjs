@@ -1,17 +1,18 @@
 // A real, certified OpenID provider (npm `oidc-provider`) on loopback, for tests. `node oidc-provider.mjs PORT` (0 = any free
 // port) prints `ready ISSUER`. Clients `support`, `finance` and `nobody` (secret: `secret`) get ES256 access tokens (RFC 9068)
-// by client_credentials; `resource` becomes `aud` (opaque tokens for `urn:opaque`); each token carries the groups below.
+// by client_credentials; clients `ES256`, `RS256` and `PS256` prove who they are by a key that signs so (`private_key_jwt`); `resource` becomes `aud` (opaque tokens for `urn:opaque`); each token carries the groups below.
 // One command per line of standard input, one line of answer:
 //   rotate        a new key signs, the old one stays published
 //   rotate-drop   a new key signs, the old one is gone
 //   kid           the kid that signs now
 //   dpop CLIENT   a token bound to a fresh key, got with a proof: {"token": …, "type": "DPoP"}; the key is kept for `proof`
 //   proof METHOD URL [NONCE]   a proof for that request and the last bound token, made by `jose`
+//   client-key CLIENT   the private key of a client that has one, as a JSON string of PEM
 //   stats         {"jwks": …, "discovery": …, "token": …} requests answered so far
 //   quit          ends the process; so does the end of standard input
 import { createServer } from "node:http";
 import { createInterface } from "node:readline";
-import { exportJWK, generateKeyPair, SignJWT } from "jose";
+import { exportJWK, exportPKCS8, generateKeyPair, SignJWT } from "jose";
 import Provider from "oidc-provider";
 
 const GROUPS = { support: ["support"], finance: ["finance"], nobody: [] };
@@ -19,6 +20,8 @@ const OPAQUE = "urn:opaque"; // tokens for this resource only the provider can r
 const KINDS = { "/jwks": "jwks", "/.well-known/openid-configuration": "discovery", "/token": "token", "/token/introspection": "introspection" };
 console.info = console.error; // the provider gives advice there; standard output is for answers
 const counts = { jwks: 0, discovery: 0, token: 0, introspection: 0 };
+const clientKeys = {}; // by the name of the algorithm, which is the client's name, too
+for (const alg of ["ES256", "RS256", "PS256"]) clientKeys[alg] = await generateKeyPair(alg, { extractable: true });
 let keys = [];
 let handle;
 let issuer;
@@ -29,9 +32,14 @@ async function rotate(kept) {
   keys = [{ ...(await exportJWK(privateKey)), kid, alg: "ES256", use: "sig" }, ...kept];
   const provider = new Provider(issuer, {
     jwks: { keys },
-    clients: Object.keys(GROUPS).map((client_id) => ({
-      client_id, client_secret: "secret", grant_types: ["client_credentials"], redirect_uris: [], response_types: [],
-      id_token_signed_response_alg: "ES256",
+    clients: [
+      ...Object.keys(GROUPS).map((client_id) => ({ client_id, client_secret: "secret" })),
+      ...await Promise.all(Object.entries(clientKeys).map(async ([alg, { publicKey }]) => ({
+        client_id: alg, token_endpoint_auth_method: "private_key_jwt", token_endpoint_auth_signing_alg: alg,
+        jwks: { keys: [await exportJWK(publicKey)] },
+      }))),
+    ].map((client) => ({
+      ...client, grant_types: ["client_credentials"], redirect_uris: [], response_types: [], id_token_signed_response_alg: "ES256",
     })),
     features: {
       devInteractions: { enabled: false },
@@ -97,6 +105,8 @@ server.listen(Number(process.argv[2] ?? 0), "127.0.0.1", async () => {
     else if (command.startsWith("proof ")) {
       const [, method, url, nonce] = command.split(" ");
       console.log(await proof(method, url, { token: bound.token, nonce }));
+    } else if (command.startsWith("client-key ")) {
+      console.log(JSON.stringify(await exportPKCS8(clientKeys[command.split(" ")[1]].privateKey)));
     } else if (command === "stats") console.log(JSON.stringify(counts));
     else if (command === "quit") break;
     else console.log(`unknown command ${command}`);

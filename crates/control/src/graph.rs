@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use feed::{Graph, GroupsOutcome};
+use feed::{ClientAuth, Graph, GroupsOutcome};
 use http::HeaderValue;
 use net::Seldom;
 use net::client::{Get, Got, Post, post};
@@ -17,8 +17,8 @@ use trust::token::Overage;
 use zeroize::Zeroizing;
 
 use crate::Options;
+use crate::client_auth::{assertion, urlencoded};
 use crate::flights::Flights;
-use crate::introspection::urlencoded;
 use crate::keys::Clock;
 
 /// Questions that may be open; beyond it, groups are unknown.
@@ -132,11 +132,10 @@ impl Desk {
             return Ok(token.clone());
         }
         let url = format!("{}/{tenant}/oauth2/v2.0/token", self.settings.login);
-        let secret = Zeroizing::new(urlencoded(self.settings.secret.danger_reveal()));
+        let proof = self.prove(&url)?;
         let form = Zeroizing::new(format!(
-            "grant_type=client_credentials&client_id={}&client_secret={}&scope={}",
-            urlencoded(&self.settings.client_id),
-            *secret,
+            "grant_type=client_credentials{}&scope={}",
+            *proof,
             urlencoded(&format!("{}/.default", self.settings.endpoint))
         ));
         let asked = Post {
@@ -148,8 +147,10 @@ impl Desk {
         };
         let got = post(asked).await.map_err(|error| format!("token for Graph: {error}"))?;
         if got.status != 200 {
-            let why =
-                format!("token for Graph: {} of the token endpoint; are `client_id` and its secret right?", got.status);
+            let why = format!(
+                "token for Graph: {} of the token endpoint; are `client_id` and its secret or key right?",
+                got.status
+            );
             return Err(why);
         }
         let answer: TokenAnswer =
@@ -162,6 +163,21 @@ impl Desk {
         }
         tokens.insert(tenant.to_owned(), (token.clone(), until));
         Ok(token)
+    }
+
+    /// What goes into the form; an assertion is for the token endpoint itself, as Microsoft has it.
+    fn prove(&self, token_endpoint: &str) -> Result<Zeroizing<String>, String> {
+        let client_id = &self.settings.client_id;
+        match &self.settings.auth {
+            ClientAuth::Secret(secret) => {
+                let secret = Zeroizing::new(urlencoded(secret.danger_reveal()));
+                Ok(Zeroizing::new(format!("&client_id={}&client_secret={}", urlencoded(client_id), *secret)))
+            }
+            ClientAuth::Key { key, audience } => {
+                let audience = audience.as_deref().unwrap_or(token_endpoint);
+                assertion(client_id, key, audience, self.clock.now().unix_s)
+            }
+        }
     }
 
     fn request<'a>(&'a self, url: &'a str) -> Get<'a> {

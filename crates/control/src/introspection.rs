@@ -5,10 +5,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use feed::{Introspection, IntrospectionOutcome};
+use feed::{ClientAuth, Introspection, IntrospectionOutcome};
 use http::HeaderValue;
 use net::Seldom;
 use net::client::{Get, Got, Post, get, post};
@@ -21,6 +19,7 @@ use zeroize::Zeroizing;
 
 use crate::Options;
 use crate::board::lock;
+use crate::client_auth::{assertion, basic, urlencoded};
 use crate::flights::Flights;
 use crate::keys::Clock;
 
@@ -116,18 +115,20 @@ impl Desk {
 
     async fn fetch(&self, token: &str, keys: &KeySet, now: i64) -> Result<Object, String> {
         let endpoint = self.endpoint().await?;
-        let body = Zeroizing::new(format!("token={}&token_type_hint=access_token", urlencoded(token)));
+        let (authorization, proof) = self.prove(now)?;
+        let token = Zeroizing::new(urlencoded(token));
+        let body = Zeroizing::new(format!("token={}&token_type_hint=access_token{}", *token, *proof));
         let asked = Post {
             to: self.request(&endpoint),
             content_type: "application/x-www-form-urlencoded",
             accept: if self.settings.signed { SIGNED } else { "application/json" },
-            authorization: Some(self.basic()?),
+            authorization,
             body: Bytes::copy_from_slice(body.as_bytes()),
         };
         let got = post(asked).await.map_err(|error| error.to_string())?;
         match got.status {
             200 => self.read(&got, keys, now),
-            401 | 403 => Err(format!("it answered {}: are `client_id` and its secret right?", got.status)),
+            401 | 403 => Err(format!("it answered {}: are `client_id` and its secret or key right?", got.status)),
             status => Err(format!("it answered {status}")),
         }
     }
@@ -178,12 +179,17 @@ impl Desk {
         self.options.get_within(PATIENCE, ANSWER_BYTES_MAX, url)
     }
 
-    /// `client_secret_basic` (RFC 6749 §2.3.1): both halves form-encoded first.
-    fn basic(&self) -> Result<HeaderValue, String> {
-        let secret = Zeroizing::new(urlencoded(self.settings.secret.danger_reveal()));
-        let pair = Zeroizing::new(format!("{}:{}", urlencoded(&self.settings.client_id), &*secret));
-        let text = Zeroizing::new(format!("Basic {}", STANDARD.encode(pair.as_bytes())));
-        HeaderValue::from_str(&text).map_err(|_| "the client's secret cannot be sent".to_owned())
+    /// A field of the head, or what goes into the form: as this client proves who it is.
+    fn prove(&self, now: i64) -> Result<(Option<HeaderValue>, Zeroizing<String>), String> {
+        let client_id = &self.settings.client_id;
+        match &self.settings.auth {
+            ClientAuth::Secret(secret) => Ok((Some(basic(client_id, secret)?), Zeroizing::default())),
+            ClientAuth::Key { key, audience } => {
+                let issuer = || self.profile.issuers().first().map(String::as_str);
+                let audience = audience.as_deref().or_else(issuer).unwrap_or_default();
+                Ok((None, assertion(client_id, key, audience, now)?))
+            }
+        }
     }
 }
 
@@ -212,17 +218,4 @@ fn unavailable(why: impl Into<Arc<str>>) -> IntrospectionOutcome {
 fn origin(url: &str) -> Option<(String, String)> {
     let uri: http::Uri = url.parse().ok()?;
     Some((uri.scheme_str()?.to_owned(), uri.authority()?.as_str().to_ascii_lowercase()))
-}
-
-/// `application/x-www-form-urlencoded`, every byte but the unreserved ones of RFC 3986 written out.
-pub(crate) fn urlencoded(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
 }

@@ -4,6 +4,7 @@
 //! through [`feed::KeyDemand`] and [`feed::Introspect`]. It never names the data plane.
 
 mod board;
+mod client_auth;
 pub mod examine;
 mod flights;
 mod graph;

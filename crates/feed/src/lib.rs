@@ -27,7 +27,7 @@ pub struct Graph {
     /// Configured name of the issuer.
     pub issuer: Arc<str>,
     pub client_id: String,
-    pub secret: Secret,
+    pub auth: ClientAuth,
     /// Without a slash at the end, e.g. `https://graph.microsoft.com`.
     pub endpoint: String,
     /// Where tokens for Graph come from, without a slash at the end, e.g. `https://login.microsoftonline.com`.
@@ -41,9 +41,21 @@ pub struct Introspection {
     /// `None`: what discovery says, on the issuer's own host.
     pub endpoint: Option<String>,
     pub client_id: String,
-    pub secret: Secret,
+    pub auth: ClientAuth,
     /// Only signed answers (RFC 9701) are taken.
     pub signed: bool,
+}
+
+/// How we prove to an issuer that we are the client we say.
+pub enum ClientAuth {
+    /// What both know.
+    Secret(Secret),
+    /// A key whose public half the issuer knows (RFC 7523, `private_key_jwt`).
+    Key {
+        key: trust::client_key::ClientKey,
+        /// Whom assertions name as their reader; `None`: as the issuer's kind of endpoint has it.
+        audience: Option<String>,
+    },
 }
 
 /// Something nobody else may know. It cannot be printed, copied or compared, and is wiped on drop.

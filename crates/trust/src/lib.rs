@@ -3,6 +3,7 @@
 //! Nothing here opens a socket or a file, reads a clock or draws randomness: time and random bytes are arguments.
 //! Nothing here logs. A check returns a proof with private fields; the next step takes that proof by value.
 
+pub mod client_key;
 pub mod dpop;
 pub mod issuer;
 pub mod json;

@@ -1,5 +1,6 @@
 //! From `issuers:` to checked profiles. What each provider needs is known by `trust::issuer`; here its problems are only
 //! given their place in the file.
+use super::client_auth::{Asked, client_auth};
 use super::decode::{At, OneOrMany};
 use super::numbers::interval;
 use super::platform::{AlgorithmWord, IssuerSection, PlatformFile, PresetWord};
@@ -19,8 +20,6 @@ use trust::issuer::{
 use trust::jwk::{Algorithm, KeySet};
 
 const ISSUERS_MAX: usize = 64;
-/// Longest client secret, in bytes.
-const SECRET_BYTES_MAX: usize = 1024;
 
 pub fn profiles(file: &PlatformFile, context: &mut Context<'_, '_>) -> Vec<Arc<Profile>> {
     let Some(named) = &file.issuers else { return Vec::new() };
@@ -154,26 +153,15 @@ fn asked_at(key: &Key, section: &IntrospectionSection, context: &mut Context<'_,
         context.to.report(*at, format!("`{value}` {problem}"), fix);
         return None;
     }
-    let secret = secret(section.client_secret_file.0.as_ref()?, context)?;
+    let asked = Asked { secret: section.client_secret_file.as_ref(), key: section.client_auth.as_ref() };
+    let auth = client_auth(&asked, key.at, "introspection", Algorithm::Rs256, context)?;
     Some(feed::Introspection {
         issuer: key.text.as_str().into(),
         endpoint: section.endpoint.as_ref().map(|at| at.value.clone()),
         client_id: section.client_id.0.as_ref()?.value.clone(),
-        secret,
+        auth,
         signed: section.signed.as_ref().is_some_and(|at| at.value == SignedWord::Required),
     })
-}
-
-/// A client's secret, the only line of its file. `None`: a problem was reported.
-fn secret(named: &At<String>, context: &mut Context<'_, '_>) -> Option<feed::Secret> {
-    let bytes = zeroize::Zeroizing::new(context.read(named, true)?);
-    let text = std::str::from_utf8(&bytes).unwrap_or_default().trim();
-    if text.is_empty() || text.len() > SECRET_BYTES_MAX || text.chars().any(char::is_control) {
-        let what = format!("`{}` holds no client secret", named.value);
-        context.to.report(named.at, what, "write the secret into it, one line of text");
-        return None;
-    }
-    Some(feed::Secret::new(zeroize::Zeroizing::new(text.to_owned())))
 }
 
 /// Where Microsoft Graph is asked for groups.
@@ -195,9 +183,10 @@ pub fn graph(file: &PlatformFile, context: &mut Context<'_, '_>) -> Vec<Arc<feed
 fn graph_of(key: &Key, section: &GraphSection, context: &mut Context<'_, '_>) -> Option<feed::Graph> {
     let endpoint = place(section.endpoint.as_ref(), "https://graph.microsoft.com", context);
     let login = place(section.login.as_ref(), "https://login.microsoftonline.com", context);
-    let secret = secret(section.client_secret_file.0.as_ref()?, context)?;
+    let asked = Asked { secret: section.client_secret_file.as_ref(), key: section.client_auth.as_ref() };
+    let auth = client_auth(&asked, key.at, "graph", Algorithm::Ps256, context)?;
     let client_id = section.client_id.0.as_ref()?.value.clone();
-    Some(feed::Graph { issuer: key.text.as_str().into(), client_id, secret, endpoint: endpoint?, login: login? })
+    Some(feed::Graph { issuer: key.text.as_str().into(), client_id, auth, endpoint: endpoint?, login: login? })
 }
 
 /// A URL that paths are appended to. `None`: a problem was reported.

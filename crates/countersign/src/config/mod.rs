@@ -2,6 +2,7 @@
 //! file is found in one run, each at its place. Nothing here starts, listens or changes anything.
 pub mod authz;
 pub mod browsers;
+mod client_auth;
 pub mod decode;
 pub mod files;
 pub mod fleet;

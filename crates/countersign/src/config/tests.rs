@@ -546,6 +546,54 @@ fn introspection_needs_a_private_secret_and_one_issuer() {
 }
 
 #[test]
+fn a_client_proves_itself_by_one_secret_or_one_key() {
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+    let other = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+    let certificate = |key: &rcgen::KeyPair| {
+        rcgen::CertificateParams::new(vec!["us.example".to_owned()]).unwrap().self_signed(key).unwrap().pem()
+    };
+    let with_mode = |section: &str, mode: u32, expected: &[&str]| {
+        let platform = PLATFORM
+            .replace("audience: orders }", &format!("audience: orders, introspection: {{ client_id: a{section} }} }}"));
+        let files = files(&platform, SERVICE)
+            .with("etc/k", &key.serialize_pem(), mode)
+            .with("etc/s", "hush", 0o600)
+            .with("etc/cert.pem", &certificate(&key), 0o644)
+            .with("etc/foreign.pem", &certificate(&other), 0o644);
+        let got = found(&files);
+        assert_eq!(got.len(), expected.len(), "{got:?}");
+        assert!(got.iter().zip(expected).all(|(got, expected)| got.contains(expected)), "{got:?}");
+        assert!(got.iter().all(|text| !text.contains("BEGIN") && !text.contains("hush")), "{got:?}");
+    };
+    let check = |section: &str, expected: &[&str]| with_mode(section, 0o600, expected);
+    check(", client_auth: { private_key_file: k }", &[]);
+    check(
+        ", client_auth: { private_key_file: k, algorithm: ES256, key_id: \"1\", audience: x, certificate_file: cert.pem }",
+        &[],
+    );
+    check("", &["`introspection` says neither `client_secret_file` nor `client_auth`"]);
+    check(
+        ", client_secret_file: s, client_auth: { private_key_file: k }",
+        &["both `client_secret_file` and `client_auth`"],
+    );
+    check(", client_auth: { algorithm: ES256 }", &["`private_key_file` is missing"]);
+    check(", client_auth: { private_key_file: k, algorithm: HS256 }", &["`HS256`"]);
+    check(", client_auth: { private_key_file: k, algorithm: PS256 }", &["`k` holds a key that does not sign PS256"]);
+    check(", client_auth: { private_key_file: s }", &["`s` holds no private key in PEM"]);
+    check(", client_auth: { private_key_file: none }", &["`none` cannot be read"]);
+    check(", client_auth: { private_key_file: k, certificate_file: s }", &["`s` holds no certificate in PEM"]);
+    check(
+        ", client_auth: { private_key_file: k, certificate_file: foreign.pem }",
+        &["is the certificate of another key"],
+    );
+    let name = |bytes: usize| format!(", client_auth: {{ private_key_file: k, key_id: {} }}", "k".repeat(bytes));
+    check(&name(1024), &[]);
+    check(&name(1025), &["more than 1024 bytes"]);
+    let section = ", client_auth: { private_key_file: k }";
+    with_mode(section, 0o644, &["every user of this machine can read the key file `k`"]);
+}
+
+#[test]
 fn graph_is_for_entra_and_its_places_are_plain_urls() {
     let check = |preset: &str, more: &str, expected: &[&str]| {
         let graph = format!("graph: {{ client_id: a, client_secret_file: s{more} }}");

@@ -188,6 +188,44 @@ fn api_65_with_tokens_all_a_revoked_jwt_is_refused() {
     world.refuse(&jwt("dan"), 503, "introspection_unavailable");
 }
 
+/// A certified provider asks its clients for assertions of each kind, and takes ours; a foreign key it refuses.
+#[test]
+fn a_real_provider_knows_us_by_our_key() {
+    let mut provider = Provider::start(0);
+    let upstream = Upstream::start();
+    for client in ["ES256", "RS256", "PS256"] {
+        let pem: String = serde_json::from_str(&provider.ask(&format!("client-key {client}"))).unwrap();
+        let mut setup = Setup::new(&provider.url, &upstream.url());
+        setup.issuers = format!(
+            "  id: {{ issuer: \"{}\", audience: [\"urn:opaque\"], claims: {{ groups: groups }}, introspection: \
+             {{ client_id: {client}, client_auth: {{ private_key_file: key.pem, algorithm: {client} }} }} }}\n",
+            provider.url
+        );
+        setup.files.push(("key.pem".into(), pem.clone().into_bytes()));
+        let serving = setup.start();
+        for _ in 0..2 {
+            let token = provider.token_for("support", "urn:opaque");
+            assert_eq!(serving.get("/orders/1", Some(&token)).status, 200, "each assertion is new: {client}");
+        }
+        serving.expect(&serving.get("/orders/1", Some("invented")), 401, "token_inactive");
+        assert!(!serving.process.stderr().contains("PRIVATE KEY") && !serving.process.stderr().contains("eyJ"));
+
+        // A key that the provider does not know, taken by a reload.
+        let foreign = rcgen::KeyPair::generate_for(match client {
+            "ES256" => &rcgen::PKCS_ECDSA_P256_SHA256,
+            _ => &rcgen::PKCS_RSA_SHA256,
+        });
+        setup.files = vec![("key.pem".into(), foreign.unwrap().serialize_pem().into_bytes())];
+        setup.write(serving.folder.path());
+        testkit::wait_for("the foreign key is refused", LIMIT, || {
+            serving.get("/orders/1", Some(&provider.token_for("support", "urn:opaque"))).status == 503
+        });
+        let token = provider.token_for("support", "urn:opaque");
+        serving.expect(&serving.get("/orders/1", Some(&token)), 503, "introspection_unavailable");
+        serving.wait_log("are `client_id` and its secret or key right?");
+    }
+}
+
 /// A certified provider's opaque tokens; then the provider is killed.
 #[test]
 fn api_89_a_real_providers_opaque_tokens_and_then_it_is_gone() {

@@ -1,6 +1,8 @@
 //! Entra's group overage, resolved at Microsoft Graph: through the running binary, against our fake of Graph (simulated from
 //! Microsoft's documentation; nothing here was tried against the live service).
 use crate::serving::{Serving, Setup};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use testkit::graph::Graph;
 use testkit::issuer::Issuer;
@@ -19,17 +21,22 @@ struct World {
 
 impl World {
     fn start() -> World {
+        World::start_as("client_secret_file: secret", Vec::new())
+    }
+
+    fn start_as(proof: &str, files: Vec<(String, Vec<u8>)>) -> World {
         let (issuer, graph, upstream) = (Issuer::start(), Graph::start(), Upstream::start());
         let mut setup = Setup::new(&issuer.url(), &upstream.url());
         setup.issuers = format!(
             "  entra: {{ preset: entra, tenant: {TENANT}, audience: [acme], algorithms: [ES256], jwks_uri: \"{}\", \
              claims: {{ groups: groups }}, \
-             graph: {{ client_id: app, client_secret_file: secret, endpoint: \"{}/\", login: \"{}\" }} }}\n",
+             graph: {{ client_id: app, {proof}, endpoint: \"{}/\", login: \"{}\" }} }}\n",
             issuer.jwks_url(),
             graph.url(),
             graph.url()
         );
         setup.files.push(("secret".into(), b"s3cret&".to_vec()));
+        setup.files.extend(files);
         for (_, text) in &mut setup.services {
             *text = text.replace("group:support", &format!("group:{SUPPORT}"));
             *text = text.replace("group:interns", &format!("group:{INTERNS}"));
@@ -100,6 +107,43 @@ fn api_62_groups_that_the_token_leaves_out_are_asked_for_once() {
     assert!(world.upstream.last().field("txn-token").is_some());
 }
 
+/// As Microsoft documents certificate credentials: PS256, the certificate's thumbprint, the token endpoint as `aud`.
+#[test]
+fn a_certificate_proves_the_app_to_entra() {
+    use aws_lc_rs::signature::{RSA_PSS_2048_8192_SHA256, UnparsedPublicKey};
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
+    let certificate = rcgen::CertificateParams::new(vec!["app.example".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let files = vec![
+        ("app.key".to_owned(), key.serialize_pem().into_bytes()),
+        ("app.pem".to_owned(), certificate.pem().into_bytes()),
+    ];
+    let world = World::start_as("client_auth: { private_key_file: app.key, certificate_file: app.pem }", files);
+    world.graph.answer(json!({ "value": [SUPPORT] }));
+    assert_eq!(world.serving.get("/orders/1", Some(&world.overage("05"))).status, 200);
+
+    let (_, form) = world.graph.asked().remove(0);
+    let rest = form.strip_prefix(
+        "grant_type=client_credentials&client_id=app&client_assertion_type=\
+         urn%3Aietf%3Aparams%3Aoauth%3Aclient-assertion-type%3Ajwt-bearer&client_assertion=",
+    );
+    let (assertion, scope) = rest.unwrap_or_else(|| panic!("{form}")).split_once('&').unwrap();
+    assert!(scope.starts_with("scope=") && scope.ends_with("%2F.default"), "{scope}");
+    let (signed, signature) = assertion.rsplit_once('.').unwrap();
+    let bytes = |text: &str| URL_SAFE_NO_PAD.decode(text).unwrap();
+    UnparsedPublicKey::new(&RSA_PSS_2048_8192_SHA256, key.public_key_raw())
+        .verify(signed.as_bytes(), &bytes(signature))
+        .expect("signed by the certificate's key");
+    let (header, claims) = signed.split_once('.').unwrap();
+    let thumbprint = URL_SAFE_NO_PAD.encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, certificate.der()));
+    let header: Value = serde_json::from_slice(&bytes(header)).unwrap();
+    assert_eq!(header, json!({ "alg": "PS256", "typ": "JWT", "x5t#S256": thumbprint }));
+    let claims: Value = serde_json::from_slice(&bytes(claims)).unwrap();
+    let endpoint = format!("{}/{TENANT}/oauth2/v2.0/token", world.graph.url());
+    assert_eq!((&claims["iss"], &claims["sub"], &claims["aud"]), (&json!("app"), &json!("app"), &json!(endpoint)));
+    let everything = std::fs::read_to_string(world.serving.audit_file()).unwrap() + &world.serving.process.stderr();
+    assert!(!everything.contains(assertion) && !everything.contains("PRIVATE KEY"));
+}
+
 #[test]
 fn api_62_programs_are_asked_for_as_programs() {
     let world = World::start();
@@ -127,7 +171,7 @@ fn api_63_while_graph_fails_groups_are_unknown_for_allow_and_for_never() {
         assert_eq!(world.serving.get("/public/x", Some(&token)).status, 200, "other rules go on");
     };
     world.graph.fail_tokens(Some(400));
-    refuse("11", "are `client_id` and its secret right?");
+    refuse("11", "are `client_id` and its secret or key right?");
     world.graph.fail_tokens(None);
     for (who, status, why) in
         [("12", 403, "consent"), ("13", 404, "no such person"), ("14", 500, "500"), ("15", 302, "302")]

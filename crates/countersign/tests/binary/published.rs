@@ -67,6 +67,7 @@ fn decoder_and_schema_know_the_same_keys() {
             ("DpopSection", DpopSection::KEYS),
             ("IntrospectionSection", IntrospectionSection::KEYS),
             ("GraphSection", GraphSection::KEYS),
+            ("ClientAuthSection", ClientAuthSection::KEYS),
             ("EdgeSection", EdgeSection::KEYS),
             ("TrustedProxiesSection", TrustedProxiesSection::KEYS),
             ("TlsSection", TlsSection::KEYS),
