@@ -556,10 +556,10 @@ fn a_client_proves_itself_by_one_secret_or_one_key() {
         let platform = PLATFORM
             .replace("audience: orders }", &format!("audience: orders, introspection: {{ client_id: a{section} }} }}"));
         let files = files(&platform, SERVICE)
-            .with("etc/k", &key.serialize_pem(), mode)
+            .with("etc/k", key.serialize_pem(), mode)
             .with("etc/s", "hush", 0o600)
-            .with("etc/cert.pem", &certificate(&key), 0o644)
-            .with("etc/foreign.pem", &certificate(&other), 0o644);
+            .with("etc/cert.pem", certificate(&key), 0o644)
+            .with("etc/foreign.pem", certificate(&other), 0o644);
         let got = found(&files);
         assert_eq!(got.len(), expected.len(), "{got:?}");
         assert!(got.iter().zip(expected).all(|(got, expected)| got.contains(expected)), "{got:?}");
