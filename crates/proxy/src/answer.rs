@@ -1,9 +1,12 @@
 //! What a caller is told when the upstream does not answer him: `application/problem+json` (RFC 9457), a small page for
 //! a browser's navigation, or a gRPC status, with the challenge RFC 6750 and RFC 9470 ask for. Never says which check failed.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, UPGRADE, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use net::{Body, Response};
+use std::sync::Arc;
 use trust::policy::StepUp;
 use trust::reason::Reason;
 use wire::grpc;
@@ -63,6 +66,28 @@ pub struct Challenge {
     pub offer: Offer,
     /// For the next DPoP proof (RFC 9449 §9).
     pub dpop_nonce: Option<Box<HeaderValue>>,
+    pub claims: Option<Box<ClaimsChallenge>>,
+}
+
+/// A claims challenge as Microsoft documents it ("Claims challenges, claims requests and client capabilities").
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimsChallenge {
+    /// A GUID.
+    pub tenant: String,
+    /// The authentication context that is wanted.
+    pub context: Arc<str>,
+}
+
+impl ClaimsChallenge {
+    fn parameters(&self) -> String {
+        let claims = serde_json::json!({ "access_token": { "acrs": { "essential": true, "value": self.context } } });
+        format!(
+            "authorization_uri=\"https://login.microsoftonline.com/{}/oauth2/v2.0/authorize\", \
+             error=\"insufficient_claims\", claims=\"{}\"",
+            self.tenant,
+            STANDARD.encode(claims.to_string())
+        )
+    }
 }
 
 /// The schemes a caller is told to authenticate with.
@@ -147,6 +172,9 @@ fn challenges(refusal: &Refusal<'_>) -> Vec<String> {
 /// RFC 6750 §3 for 401 and 403, RFC 9470 §3 for a step-up demand, in the words of `scheme`.
 fn challenge(scheme: &str, refusal: &Refusal<'_>) -> String {
     let public = refusal.reason.public();
+    if let Some(claims) = &refusal.challenge.claims {
+        return format!("{scheme} realm=\"{}\", {}", claims.tenant, claims.parameters());
+    }
     let mut text = format!("{scheme} realm=\"{REALM}\"");
     if let Some(error) = public.oauth_error {
         text.push_str(&format!(", error=\"{error}\""));
@@ -154,7 +182,7 @@ fn challenge(scheme: &str, refusal: &Refusal<'_>) -> String {
     if let Some(step_up) = refusal.step_up {
         text.push_str(&format!(
             ", error_description=\"a fresh or stronger sign-in is needed\", acr_values=\"{}\"",
-            step_up.acr_values
+            step_up.acr_values.join(" ")
         ));
         if let Some(max_age_s) = step_up.max_age_s {
             text.push_str(&format!(", max_age={max_age_s}"));
@@ -205,7 +233,7 @@ mod tests {
     use super::*;
 
     fn of(reason: Reason) -> Refusal<'static> {
-        const BEARER: &Challenge = &Challenge { offer: Offer::Bearer, dpop_nonce: None };
+        const BEARER: &Challenge = &Challenge { offer: Offer::Bearer, dpop_nonce: None, claims: None };
         Refusal {
             reason,
             decision_id: "0ABCDEFGHJKMNPQR",
@@ -224,13 +252,13 @@ mod tests {
     fn who_speaks_dpop_is_answered_in_dpop() {
         const ALGS: &str = "algs=\"ES256 ES384 ES512 EdDSA PS256 PS384 PS512 RS256 RS384 RS512\"";
         let nonce = Some(Box::new(HeaderValue::from_static("n-1")));
-        let dpop = Challenge { offer: Offer::Dpop, dpop_nonce: nonce };
+        let dpop = Challenge { offer: Offer::Dpop, dpop_nonce: nonce, claims: None };
         let answer = refusal(&Refusal { challenge: &dpop, ..of(Reason::DpopNonce) });
         let fields: Vec<&str> =
             answer.headers().get_all(WWW_AUTHENTICATE).iter().filter_map(|field| field.to_str().ok()).collect();
         assert_eq!(fields, [format!("DPoP realm=\"countersign\", error=\"use_dpop_nonce\", {ALGS}")]);
         assert_eq!(answer.headers()["dpop-nonce"], "n-1");
-        let either = Challenge { offer: Offer::Either, dpop_nonce: None };
+        let either = Challenge { offer: Offer::Either, dpop_nonce: None, claims: None };
         let answer = refusal(&Refusal { challenge: &either, ..of(Reason::SenderConstrained) });
         let fields: Vec<&str> =
             answer.headers().get_all(WWW_AUTHENTICATE).iter().filter_map(|field| field.to_str().ok()).collect();
@@ -251,6 +279,36 @@ mod tests {
             &Refusal { resource_metadata: Some(url), ..of(Reason::TokenMissing) },
             Some(&format!("Bearer realm=\"countersign\", resource_metadata=\"{url}\"")),
         );
+    }
+
+    /// The very header of Microsoft's documentation, but for the tenant.
+    #[test]
+    fn a_claims_challenge_is_as_microsoft_documents_it() {
+        let claims = ClaimsChallenge { tenant: "11111111-2222-3333-4444-555555555555".into(), context: "cp1".into() };
+        let challenge = Challenge { claims: Some(Box::new(claims)), ..Challenge::default() };
+        let step_up = StepUp {
+            rule: Arc::new(trust::policy::RuleId { name: "r".into(), place: trust::policy::Place::default() }),
+            max_age_s: None,
+            acr_values: vec!["cp1".into()],
+            asking: trust::principal::Asking::Claims,
+        };
+        check_challenge(
+            &Refusal { challenge: &challenge, step_up: Some(&step_up), ..of(Reason::ClaimsChallenge) },
+            Some(
+                "Bearer realm=\"11111111-2222-3333-4444-555555555555\", authorization_uri=\"https://login.microsoftonline.com/\
+                 11111111-2222-3333-4444-555555555555/oauth2/v2.0/authorize\", error=\"insufficient_claims\", \
+                 claims=\"eyJhY2Nlc3NfdG9rZW4iOnsiYWNycyI6eyJlc3NlbnRpYWwiOnRydWUsInZhbHVlIjoiY3AxIn19fQ==\"",
+            ),
+        );
+        let plain = StepUp { acr_values: vec!["gold".into(), "silver".into()], ..step_up };
+        check_challenge(
+            &Refusal { step_up: Some(&plain), ..of(Reason::StepUp) },
+            Some(
+                "Bearer realm=\"countersign\", error=\"insufficient_user_authentication\", error_description=\"a fresh or \
+                 stronger sign-in is needed\", acr_values=\"gold silver\"",
+            ),
+        );
+        check_challenge(&of(Reason::ClaimsUnsupported), None);
     }
 
     #[test]

@@ -21,13 +21,13 @@ use net::{Connection, Refusal};
 use trust::issuer::SenderConstrained;
 use trust::path::NormalPath;
 use trust::policy::{Input, Peer, Permit, StepUp, Verdict};
-use trust::principal::Principal;
+use trust::principal::{Asking, Principal};
 use trust::reason::Reason;
 use trust::token::Scheme;
 
 pub use possession::Proofs;
 
-use crate::answer::{Challenge, Offer};
+use crate::answer::{Challenge, ClaimsChallenge, Offer};
 use crate::audit::{Audit, Health};
 use crate::clock::UnixMs;
 use crate::ids::Ids;
@@ -265,12 +265,7 @@ fn decide(
         Verdict::Permit(permit) => return Ok(permit),
         Verdict::StepUp(step_up) => {
             recording.explained(policy.explain(&input));
-            return Err(Stop {
-                reason: Reason::StepUp,
-                detail: format!("rule `{}` asks for more", step_up.rule.name),
-                step_up: Some(step_up),
-                challenge: Challenge::default(),
-            });
+            return Err(asked_for_more(step_up, principal));
         }
         Verdict::Denial(denial) => denial,
     };
@@ -283,5 +278,24 @@ fn decide(
         }
         None => Err(Stop::new(Reason::TokenMissing, detail)),
         Some(_) => Err(Stop::new(denial.reason, detail)),
+    }
+}
+
+/// In words that his client understands, as far as its issuer says which those are.
+fn asked_for_more(step_up: StepUp, principal: Option<&Principal>) -> Stop {
+    let detail = format!("rule `{}` asks for more", step_up.rule.name);
+    // `<tenant>.<object>`, both GUIDs.
+    let tenant = principal.and_then(|principal| principal.id.split_once('.')).map(|(tenant, _)| tenant.to_owned());
+    match (step_up.asking, step_up.acr_values.first(), tenant) {
+        (Asking::Claims, Some(context), Some(tenant)) => {
+            let claims = ClaimsChallenge { tenant, context: Arc::clone(context) };
+            let challenge = Challenge { claims: Some(Box::new(claims)), ..Challenge::default() };
+            Stop { reason: Reason::ClaimsChallenge, detail, step_up: Some(step_up), challenge }
+        }
+        (Asking::Never, ..) => {
+            let detail = format!("{detail}, and the client's token has no `xms_cc` with `cp1`");
+            Stop::new(Reason::ClaimsUnsupported, detail)
+        }
+        _ => Stop { reason: Reason::StepUp, detail, step_up: Some(step_up), challenge: Challenge::default() },
     }
 }

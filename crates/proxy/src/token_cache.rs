@@ -154,7 +154,11 @@ fn own_weight(who: &Principal, facts: &Facts) -> usize {
     ENTRY_WEIGHT
         + texts.into_iter().flatten().map(|text| text.len()).sum::<usize>()
         + more.into_iter().flatten().map(String::len).sum::<usize>()
-        + sets.chain(&who.assurance.amr).map(|name| NAME_WEIGHT + name.len()).sum::<usize>()
+        + sets
+            .chain(&who.assurance.amr)
+            .chain(&who.assurance.contexts)
+            .map(|name| NAME_WEIGHT + name.len())
+            .sum::<usize>()
         + facts.audience.iter().map(|audience| NAME_WEIGHT + audience.len()).sum::<usize>()
 }
 

@@ -66,12 +66,27 @@ impl Membership {
 pub struct Assurance {
     pub acr: Option<Arc<str>>,
     pub amr: Vec<Arc<str>>,
+    /// What a rule's `acr` is compared with: Entra's authentication contexts (`acrs`), elsewhere the one `acr`.
+    pub contexts: Vec<Arc<str>>,
+    pub asking: Asking,
     /// Unix seconds of the last active sign-in, as the issuer says.
     pub auth_time: Option<i64>,
     /// Unix seconds of the last passkey touch that *we* verified.
     pub passkey_at: Option<i64>,
     /// That passkey is a hardware key (attested, not synced).
     pub hardware_key: bool,
+}
+
+/// How somebody who signed in too weakly for a rule's `acr` is asked for more.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Asking {
+    /// In the words of RFC 9470.
+    #[default]
+    Acr,
+    /// By a claims challenge of Entra's: his client declared that it can take one (`xms_cc`: `cp1`).
+    Claims,
+    /// Entra's, and a client that would not understand the challenge.
+    Never,
 }
 
 /// The agent now acting for the principal (RFC 8693 `act`), outermost actor only.

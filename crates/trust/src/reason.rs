@@ -57,6 +57,10 @@ pub enum Reason {
     AgentNotPermitted,
     PolicyError,
     StepUp,
+    /// As `StepUp`, in Entra's words.
+    ClaimsChallenge,
+    /// The client could not be told in Entra's words.
+    ClaimsUnsupported,
     // What we need ourselves.
     MintFailed,
     /// A defect of ours ended the request; its connection was closed.
@@ -101,7 +105,7 @@ const fn plain(status: u16, title: &'static str, detail: &'static str) -> Public
 
 impl Reason {
     /// Every reason, for metrics label sets and for the documentation.
-    pub const ALL: [Reason; 55] = {
+    pub const ALL: [Reason; 57] = {
         use Reason::*;
         [
             RequestMalformed,
@@ -152,6 +156,8 @@ impl Reason {
             AgentNotPermitted,
             PolicyError,
             StepUp,
+            ClaimsChallenge,
+            ClaimsUnsupported,
             MintFailed,
             Internal,
             AuditUnavailable,
@@ -213,6 +219,8 @@ impl Reason {
             Reason::AgentNotPermitted => "agent_not_permitted",
             Reason::PolicyError => "policy_error",
             Reason::StepUp => "step_up",
+            Reason::ClaimsChallenge => "claims_challenge",
+            Reason::ClaimsUnsupported => "claims_unsupported",
             Reason::MintFailed => "mint_failed",
             Reason::Internal => "internal_error",
             Reason::AuditUnavailable => "audit_unavailable",
@@ -341,6 +349,18 @@ impl Reason {
                 detail: "This action needs a fresh or stronger sign-in.",
                 oauth_error: Some("insufficient_user_authentication"),
             },
+            Reason::ClaimsChallenge => Public {
+                status: 401,
+                title: "Stronger sign-in needed",
+                detail: "This action needs a stronger sign-in. The challenge says which claims to ask the identity provider for.",
+                oauth_error: Some("insufficient_claims"),
+            },
+            Reason::ClaimsUnsupported => plain(
+                403,
+                "Stronger sign-in needed",
+                "This action needs a stronger sign-in, and your application does not say that it can ask for one. Use an \
+                 application that declares the client capability `cp1`.",
+            ),
             Reason::MintFailed | Reason::Internal => plain(
                 500,
                 "Internal error",

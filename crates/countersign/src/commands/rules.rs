@@ -90,6 +90,9 @@ fn conditions(rule: &RuleSource) -> Vec<String> {
     if let Some(seconds) = rule.fresh_s {
         all.push(format!("touched within {}", show_duration(Duration::from_secs(seconds))));
     }
+    if !rule.acr.is_empty() {
+        all.push(format!("authentication context {}", rule.acr.join(" or ")));
+    }
     if let Some(when) = &rule.when {
         all.push(when.split_whitespace().collect::<Vec<_>>().join(" "));
     }
@@ -110,6 +113,7 @@ fn service_json(source: &ServiceSource) -> Value {
             "fresh_s": rule.fresh_s,
             "passkey": rule.passkey,
             "hardware_key": rule.hardware_key,
+            "acr": rule.acr,
             "when": rule.when,
             "shadow": rule.shadow,
             "file": rule.place.file,

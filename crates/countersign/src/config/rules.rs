@@ -247,6 +247,7 @@ fn rule(section: &RuleSection, place: Place) -> Option<RuleSource> {
         fresh_s: section.fresh.as_ref().map(|at| at.value.0.as_secs()),
         passkey: on(&section.passkey),
         hardware_key: on(&section.hardware_key),
+        acr: optional(&section.acr),
         agent: optional(&section.agent),
         when: section.when.as_ref().map(|at| at.value.clone()),
         shadow: section.mode.as_ref().is_some_and(|at| at.value == ModeWord::Shadow),

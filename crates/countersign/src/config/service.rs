@@ -313,6 +313,8 @@ section! {
         passkey: Option<At<bool>>,
         /// The person signed in with a hardware key.
         hardware_key: Option<At<bool>>,
+        /// The issuer vouches for this authentication context: `acr` of the token, at Entra one of `acrs` (`c1` … `c99`). Of a list, one.
+        acr: Option<OneOrMany<At<String>>>,
         /// Only when this agent acts for the person.
         agent: Option<OneOrMany<At<String>>>,
         /// A Cedar expression over `context`.

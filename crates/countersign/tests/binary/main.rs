@@ -34,6 +34,7 @@ mod possession;
 mod published;
 mod review;
 mod serving;
+mod step_up;
 mod streaming;
 mod top;
 mod websocket;

@@ -84,7 +84,7 @@ impl Judge {
             Some(Freshness::Refused) => "the nonce of the proof has ended, or another process gave it out",
             None => "the proof holds no nonce, and this issuer is configured with `dpop: { nonce: required }`",
         };
-        let challenge = Challenge { offer: Offer::Dpop, dpop_nonce: newest() };
+        let challenge = Challenge { offer: Offer::Dpop, dpop_nonce: newest(), claims: None };
         Err(Stop { challenge, ..Stop::new(Reason::DpopNonce, detail) })
     }
 }

@@ -232,7 +232,7 @@ fn membership(list: &str) -> Membership {
     if list.split(',').any(|name| name == "?") { Membership::partial(names) } else { Membership::complete(names) }
 }
 
-/// `role:admin`, `scope:read,write`, `with passkey`, `with hardware-key`.
+/// `role:admin`, `scope:read,write`, `acr:c1`, `with passkey`, `with hardware-key`.
 fn add_fact<'w>(principal: &mut Principal, word: &str, rest: &mut impl Iterator<Item = &'w str>) -> Option<()> {
     if let Some(roles) = word.strip_prefix("role:") {
         principal.roles = membership(roles);
@@ -242,12 +242,17 @@ fn add_fact<'w>(principal: &mut Principal, word: &str, rest: &mut impl Iterator<
         principal.scopes = membership(scopes);
         return Some(());
     }
+    if let Some(contexts) = word.strip_prefix("acr:") {
+        principal.assurance.contexts = contexts.split(',').filter(|name| !name.is_empty()).map(Arc::from).collect();
+        return Some(());
+    }
     let hardware_key = match (word, rest.next()?) {
         ("with", "passkey") => false,
         ("with", "hardware-key") => true,
         _ => return None,
     };
-    principal.assurance = Assurance { passkey_at: Some(NOW), hardware_key, ..Assurance::default() };
+    principal.assurance.passkey_at = Some(NOW);
+    principal.assurance.hardware_key = hardware_key;
     Some(())
 }
 

@@ -57,6 +57,9 @@ fn clauses(rule: &Rule, domain: &str) -> Vec<Clause> {
     if let Some(expression) = when(rule) {
         all.push(expression);
     }
+    if !rule.acr.is_empty() {
+        all.push(binary(BinaryOp::ContainsAny, fact("contexts"), set(rule.acr.iter().map(AsRef::as_ref))));
+    }
     all.extend(rule.assurance.map(assured));
     all.into_iter().map(Clause::When).collect()
 }

@@ -61,6 +61,7 @@ pub(super) struct Can {
 }
 
 const NAME_BYTES_MAX: usize = 512;
+const ACR_BYTES_MAX: usize = 128;
 const SEGMENTS_MAX: usize = 32;
 const WHO_FIX: &str = "write one of `anyone`, `signed-in`, `user:<issuer>|<id>`, `group:<name>`, `role:<name>`, \
                        `scope:<name>`, `workload:<path>`, `agent:<name>`";
@@ -113,6 +114,22 @@ impl Vouched {
             (None, None) => None,
         }
     }
+}
+
+/// `acr: c1`. It stands in a quoted list of a header field, where a space would make it two.
+pub(super) fn parse_acr(text: &str) -> Result<Arc<str>, Flaw> {
+    let text = text.trim();
+    let plain = |b: u8| b.is_ascii_graphic() && !matches!(b, b'"' | b'\\');
+    if text.is_empty() || text.len() > ACR_BYTES_MAX || !text.bytes().all(plain) {
+        return Err(Flaw::new(
+            format!("`{}` is no authentication context", shown(text)),
+            format!(
+                "write what the issuer has in `acr`, or Entra in `acrs`, as in `acr: c1`: at most {ACR_BYTES_MAX} bytes \
+                 without spaces; make a list of several"
+            ),
+        ));
+    }
+    Ok(text.into())
 }
 
 /// `agent: [report-bot]`, also with the prefix that `who` needs.

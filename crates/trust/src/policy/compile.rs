@@ -149,6 +149,7 @@ fn compile_rule(source: &RuleSource, shared: &Shared, parts: &mut Parts<'_>) -> 
     if never {
         check_never(source, parts);
     }
+    let acr = parts.each("acr", source.acr.iter().map(String::as_str), clause::parse_acr);
     let assurance = assurance_of(source, &who, parts);
     if parts.problems.found.len() > before {
         return None;
@@ -162,6 +163,7 @@ fn compile_rule(source: &RuleSource, shared: &Shared, parts: &mut Parts<'_>) -> 
         cans,
         agents,
         assurance,
+        acr,
         when,
         shadow: source.shadow,
         never,
@@ -205,6 +207,7 @@ fn check_never(source: &RuleSource, parts: &mut Parts<'_>) {
         ("fresh", source.fresh_s.is_some()),
         ("passkey", source.passkey),
         ("hardware_key", source.hardware_key),
+        ("acr", !source.acr.is_empty()),
         ("txn", source.txn_per_request),
     ];
     for (field, _) in set.into_iter().filter(|(_, set)| *set) {
@@ -223,7 +226,13 @@ fn when_of(source: &RuleSource, who: &[Who], parts: &mut Parts<'_>) -> Option<Wh
 }
 
 fn assurance_of(source: &RuleSource, who: &[Who], parts: &mut Parts<'_>) -> Option<Needs> {
-    if parts.list == "never" || !(source.passkey || source.hardware_key || source.fresh_s.is_some()) {
+    if parts.list == "never" {
+        return None;
+    }
+    if !source.acr.is_empty() {
+        check_strong("acr", "a strong sign-in", who, parts);
+    }
+    if !(source.passkey || source.hardware_key || source.fresh_s.is_some()) {
         return None;
     }
     let field = match (source.fresh_s, source.passkey) {
@@ -235,14 +244,18 @@ fn assurance_of(source: &RuleSource, who: &[Who], parts: &mut Parts<'_>) -> Opti
         let fix = "write a time between `1s` and `30d`, as in `fresh: 5m`";
         parts.flaw("fresh", Flaw::new("this time can never hold, or always does", fix));
     }
+    check_strong(field, "a passkey", who, parts);
+    Some(Needs { fresh_s: source.fresh_s, hardware_key: source.hardware_key })
+}
+
+fn check_strong(field: &'static str, wanted: &str, who: &[Who], parts: &mut Parts<'_>) {
     if who.contains(&Who::Anyone) {
-        let what = format!("`{field}` asks for a passkey, and `anyone` includes callers who have none");
+        let what = format!("`{field}` asks for {wanted}, and `anyone` includes callers who have none");
         parts.flaw(field, Flaw::new(what, "write `who: signed-in`"));
     } else if !who.is_empty() && who.iter().all(|who| matches!(who, Who::Workload(_))) {
-        let what = format!("the rule matches nobody: `{field}` asks for a passkey, and a workload has none");
+        let what = format!("the rule matches nobody: `{field}` asks for {wanted}, and a workload has none");
         parts.flaw(field, Flaw::new(what, "remove it, or name people in `who`"));
     }
-    Some(Needs { fresh_s: source.fresh_s, hardware_key: source.hardware_key })
 }
 
 /// Names are what records and tests refer to: one name, one rule.

@@ -9,7 +9,7 @@ use super::route::Candidate;
 use super::rule::{Grant, Needs, Rule};
 use super::verdict::{Decision, Denial, Permit, RuleId, StepUp, Verdict};
 use crate::path::NormalPath;
-use crate::principal::{Kind, Member, Principal};
+use crate::principal::{Asking, Kind, Member, Principal};
 use crate::reason::Reason;
 use crate::spiffe::SpiffeId;
 use std::sync::Arc;
@@ -171,14 +171,12 @@ impl<'a> Judge<'a> {
             (Err(_), Truth::Yes) => return Says::Failed,
             _ => return Says::Nothing,
         }
-        match rule.assurance {
-            Some(needs) if !self.assured(needs) => {
-                // Only a person can sign in more strongly; to anyone else the demand would be a riddle.
-                let person = self.input.principal.is_some_and(|principal| principal.kind == Kind::Person);
-                if person { Says::StepUp } else { Says::Nothing }
-            }
-            _ => Says::Permit,
+        if self.acr(rule) && rule.assurance.is_none_or(|needs| self.assured(needs)) {
+            return Says::Permit;
         }
+        // Only a person can sign in more strongly; to anyone else the demand would be a riddle.
+        let person = self.input.principal.is_some_and(|principal| principal.kind == Kind::Person);
+        if person { Says::StepUp } else { Says::Nothing }
     }
 
     /// Both must be permitted: the principal's own refusal comes first, then the agent's.
@@ -205,7 +203,7 @@ impl<'a> Judge<'a> {
             Says::Nothing => self.nothing_matched(),
             Says::GroupsUnknown => deny(Reason::GroupsUnknown),
             Says::Failed => deny(Reason::PolicyError),
-            Says::StepUp => Verdict::StepUp(step_up(rule)),
+            Says::StepUp => Verdict::StepUp(self.step_up(rule)),
             Says::Permit => Verdict::Permit(Permit {
                 grant: Arc::clone(&rule.grant),
                 can: best.at.can,
@@ -284,6 +282,31 @@ impl<'a> Judge<'a> {
         rule.when.as_ref().map_or(Ok(true), |when| when.holds(self))
     }
 
+    /// Does the `acr` clause hold? A rule without it holds.
+    pub(super) fn acr(&self, rule: &Rule) -> bool {
+        rule.acr.is_empty()
+            || self
+                .input
+                .principal
+                .is_some_and(|principal| principal.assurance.contexts.iter().any(|context| rule.acr.contains(context)))
+    }
+
+    /// What the issuer can still vouch for is asked for first.
+    fn step_up(&self, rule: &Rule) -> StepUp {
+        let grant = Arc::clone(&rule.grant.id);
+        if !self.acr(rule) {
+            let asking = self.input.principal.map_or(Asking::Acr, |principal| principal.assurance.asking);
+            return StepUp { rule: grant, max_age_s: None, acr_values: rule.acr.clone(), asking };
+        }
+        let hardware = rule.assurance.is_some_and(|needs| needs.hardware_key);
+        StepUp {
+            rule: grant,
+            max_age_s: rule.assurance.and_then(|needs| needs.fresh_s),
+            acr_values: vec![if hardware { "phrh" } else { "phr" }.into()],
+            asking: Asking::Acr,
+        }
+    }
+
     pub(super) fn assured(&self, needs: Needs) -> bool {
         let Some(principal) = self.input.principal else { return false };
         let Some(touched) = principal.assurance.passkey_at else { return false };
@@ -296,15 +319,6 @@ impl<'a> Judge<'a> {
 fn note(shadow: &mut Vec<Arc<RuleId>>, rule: &Rule) {
     if !shadow.iter().any(|seen| Arc::ptr_eq(seen, &rule.grant.id)) {
         shadow.push(Arc::clone(&rule.grant.id));
-    }
-}
-
-fn step_up(rule: &Rule) -> StepUp {
-    let hardware = rule.assurance.is_some_and(|needs| needs.hardware_key);
-    StepUp {
-        rule: Arc::clone(&rule.grant.id),
-        max_age_s: rule.assurance.and_then(|needs| needs.fresh_s),
-        acr_values: if hardware { "phrh" } else { "phr" },
     }
 }
 

@@ -83,6 +83,7 @@ fn failed_clauses(judge: &Judge<'_>, rule: &Rule) -> usize {
         judge.can(rule),
         judge.agent(rule),
         rule.assurance.is_none_or(|needs| judge.assured(needs)),
+        judge.acr(rule),
     ];
     holds.into_iter().filter(|holds| !holds).count()
 }
@@ -96,6 +97,9 @@ fn trace(judge: &Judge<'_>, rule: &Rule) -> RuleTrace {
     clauses.push(can_trace(judge, rule));
     if !rule.agents.is_empty() {
         clauses.push(agent_trace(judge, rule));
+    }
+    if !rule.acr.is_empty() {
+        clauses.push(acr_trace(judge, rule));
     }
     if let Some(needs) = rule.assurance {
         clauses.extend(assurance_traces(judge, needs));
@@ -215,6 +219,15 @@ fn agent_trace(judge: &Judge<'_>, rule: &Rule) -> ClauseTrace {
     clause("agent", asks.clone(), yes_no(judge.agent(rule)), || match acting(judge.input.principal) {
         Some(name) => format!("needs agent {asks}; the acting agent is {name}"),
         None => format!("needs agent {asks}; no agent acts here"),
+    })
+}
+
+fn acr_trace(judge: &Judge<'_>, rule: &Rule) -> ClauseTrace {
+    let asks = listed(&rule.acr, " or ");
+    clause("acr", asks.clone(), yes_no(judge.acr(rule)), || {
+        let said = judge.input.principal.map_or(&[][..], |principal| &principal.assurance.contexts);
+        let said = if said.is_empty() { "none".to_owned() } else { listed(said, ", ") };
+        format!("needs authentication context {asks}; the token says {said}")
     })
 }
 

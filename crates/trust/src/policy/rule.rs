@@ -30,6 +30,8 @@ pub(super) struct Rule {
     /// Only these agents may act. Empty: the clause is absent.
     pub(super) agents: Vec<Party>,
     pub(super) assurance: Option<Needs>,
+    /// Authentication contexts, one of which the issuer must vouch for. Empty: the clause is absent.
+    pub(super) acr: Vec<Arc<str>>,
     pub(super) when: Option<When>,
     pub(super) shadow: bool,
     pub(super) never: bool,
@@ -48,6 +50,7 @@ impl Rule {
         self.from.is_empty()
             && self.agents.is_empty()
             && self.assurance.is_none()
+            && self.acr.is_empty()
             && self.when.is_none()
             && !self.shadow
     }

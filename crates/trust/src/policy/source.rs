@@ -28,6 +28,7 @@ pub struct RuleSource {
     pub fresh_s: Option<u64>,
     pub passkey: bool,
     pub hardware_key: bool,
+    pub acr: Vec<String>,
     pub agent: Vec<String>,
     pub when: Option<String>,
     /// `mode: shadow`: decided and recorded, not enforced.

@@ -28,6 +28,7 @@ fn orders(tests: Vec<TestSource>) -> ServiceSource {
         named("web reads", web),
         named("refunds", refund),
         named("bot reads", rule(&["agent:report-bot", "workload:/shop/web"], &["GET /orders/**"])),
+        named("approvals", RuleSource { acr: texts(&["c1"]), ..rule(&["group:support"], &["POST /orders/*/approve"]) }),
         named("ana", rule(&["user:entra|ana"], &["PUT /orders/*"])),
     ];
     let never = vec![named("agents never delete", rule(&["agent:*"], &["DELETE /**"]))];
@@ -79,6 +80,9 @@ fn peers_step_up_and_queries() {
     check(test("ana@leads with passkey", "POST /orders/1/refund?amount=5", "step-up"));
     check(test("ana@leads with hardware-key", "POST /orders/1/refund?amount=5", "allow"));
     check(test("ana@leads with hardware-key", "POST /orders/1/refund?amount=501", "deny"));
+    check(test("ana@support", "POST /orders/1/approve", "step-up"));
+    check(test("ana@support acr:c2", "POST /orders/1/approve", "step-up"));
+    check(test("ana@support acr:c2,c1 with passkey", "POST /orders/1/approve", "allow"));
 }
 
 #[test]

@@ -58,6 +58,8 @@ fn facts(input: &Input<'_>, facet: &str, best_assurance: bool, unknown: &[String
     let touched = principal.and_then(|p| p.assurance.passkey_at);
     let age = if best_assurance { 0 } else { touched.map_or(0, |at| input.now - at) };
     let hardware = best_assurance || principal.is_some_and(|p| p.assurance.hardware_key);
+    let said = principal.into_iter().flat_map(|p| &p.assurance.contexts).map(|context| text(context));
+    let contexts: Vec<Value> = if best_assurance { ACR.map(text).to_vec() } else { said.collect() };
     let (groups, groups_complete) = sets(principal.map(|p| &p.groups));
     let (roles, roles_complete) = sets(principal.map(|p| &p.roles));
     let (scopes, scopes_complete) = sets(principal.map(|p| &p.scopes));
@@ -95,6 +97,7 @@ fn facts(input: &Input<'_>, facet: &str, best_assurance: bool, unknown: &[String
         ("passkey", Value::new_bool(best_assurance || touched.is_some())),
         ("passkey_age_s", Value::new_long(age)),
         ("hardware_key", Value::new_bool(hardware)),
+        ("contexts", Value::new_set(contexts)),
         ("unknown", Value::new_set(unknown.iter().map(|name| text(name)).collect::<Vec<_>>())),
     ])
 }
@@ -203,6 +206,7 @@ const CAN: [&str; 10] = [
     "GET /caf\u{e9}/*",
 ];
 const AGENT: [&str; 4] = ["bot", "*", "entra|cat", "/bots"];
+const ACR: [&str; 3] = ["c1", "c2", "phr"];
 const WHEN: [&str; 9] = [
     "context.request.params.amount <= 500",
     "if context.request.params has amount then context.request.params.amount <= 500 else true",
@@ -233,15 +237,21 @@ fn some_of(pool: &'static [&'static str], from: usize, to: usize) -> impl Strate
 fn a_rule(never: bool) -> impl Strategy<Value = RuleSource> {
     let clauses = (some_of(&WHO, 1, 3), some_of(&FROM, 0, 2), some_of(&CAN, 1, 2), some_of(&AGENT, 0, 1));
     let when = prop::option::weighted(0.3, prop::sample::select(&WHEN[..]).prop_map(str::to_owned));
-    let strong = (prop::option::weighted(0.2, 60u64..600), prop::bool::weighted(0.15), prop::bool::weighted(0.15));
+    let strong = (
+        prop::option::weighted(0.2, 60u64..600),
+        prop::bool::weighted(0.15),
+        prop::bool::weighted(0.15),
+        prop::option::weighted(0.2, some_of(&ACR, 1, 2)),
+    );
     (clauses, when, strong, prop::bool::weighted(0.1), prop::bool::weighted(0.3)).prop_map(
-        move |((who, from, can, agent), when, (fresh_s, passkey, hardware_key), shadow, narrowed)| {
+        move |((who, from, can, agent), when, (fresh_s, passkey, hardware_key, acr), shadow, narrowed)| {
             let allow = !never;
             let passkeys =
                 allow && !who.iter().any(|who| who == "anyone") && !who.iter().all(|who| who.starts_with("workload:"));
             let agent = if allow && narrowed { agent } else { vec![] };
             let source = RuleSource { who, from, can, agent, when, shadow, ..RuleSource::default() };
-            if passkeys { RuleSource { fresh_s, passkey, hardware_key, ..source } } else { source }
+            let acr = acr.unwrap_or_default();
+            if passkeys { RuleSource { fresh_s, passkey, hardware_key, acr, ..source } } else { source }
         },
     )
 }
@@ -264,13 +274,15 @@ fn a_principal() -> impl Strategy<Value = Principal> {
     let agents = prop::sample::select(vec!["bot", "cat", "spiffe://acme.example/bots/x"]);
     let issuers = prop::sample::select(vec!["entra", "partner"]);
     let sets = (a_membership(&["support", "leads"]), a_membership(&["admin"]), a_membership(&["read"]));
-    let passkey = (prop::option::of(-10i64..700), any::<bool>(), prop::option::of(Just("phr")));
+    let contexts = prop::sample::subsequence(&ACR[..], 0..=2);
+    let passkey = (prop::option::of(-10i64..700), any::<bool>(), prop::option::of(Just("phr")), contexts);
     (kinds, issuers, ids, sets, prop::option::weighted(0.35, agents), passkey).prop_map(
-        |(kind, issuer, id, (groups, roles, scopes), agent, (age, hardware_key, acr))| {
+        |(kind, issuer, id, (groups, roles, scopes), agent, (age, hardware_key, acr, contexts))| {
             let made = principal(kind, issuer, id);
             let spiffe = kind != Kind::Person && id.starts_with("spiffe://");
             let assurance = Assurance {
                 acr: acr.map(Into::into),
+                contexts: contexts.into_iter().map(Into::into).collect(),
                 passkey_at: age.map(|age| NOW - age),
                 hardware_key,
                 ..Assurance::default()

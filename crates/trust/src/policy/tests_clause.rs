@@ -38,6 +38,22 @@ fn check(got: Vec<String>, field: &str, part: &str, text: &str) {
 }
 
 #[test]
+fn acr_texts() {
+    let of = |who: &str, acr: &str| {
+        problems_of(RuleSource { acr: texts(&[acr]), name: "r".to_owned(), ..rule(&[who], &["GET /a"]) })
+    };
+    let urn = "urn:mace:incommon:iap:silver";
+    for good in ["c1", " c99 ", urn, "phr", &"a".repeat(128)] {
+        check(of("signed-in", good), "acr", "", good);
+    }
+    for bad in ["", " ", "c1 c2", "c\"1", "c\\1", "c\u{1}", "\u{e9}", &"a".repeat(129)] {
+        check(of("signed-in", bad), "acr", "is no authentication context", bad);
+    }
+    check(of("anyone", "c1"), "acr", "`anyone` includes callers who have none", "anyone");
+    check(of("workload:/a", "c1"), "acr", "matches nobody", "workload");
+}
+
+#[test]
 fn who_texts() {
     for good in [
         "anyone",
@@ -186,13 +202,21 @@ fn never_refuses_clauses_that_mean_nothing_there() {
         fresh_s: Some(5),
         passkey: true,
         hardware_key: true,
+        acr: texts(&["c1"]),
         agent: texts(&["report-bot"]),
         txn_per_request: true,
         ..rule(&["agent:*"], &["DELETE /**"])
     };
     let got = problems_in(vec![], vec![never]);
     let fields: Vec<&str> = got.iter().filter_map(|text| text.split_once(": ").map(|(place, _)| place)).collect();
-    let expected = ["never[0].fresh", "never[0].passkey", "never[0].hardware_key", "never[0].txn", "never[0].agent"];
+    let expected = [
+        "never[0].fresh",
+        "never[0].passkey",
+        "never[0].hardware_key",
+        "never[0].acr",
+        "never[0].txn",
+        "never[0].agent",
+    ];
     assert_eq!(fields, expected);
 }
 

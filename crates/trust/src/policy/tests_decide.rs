@@ -2,7 +2,7 @@
 
 use super::tests_world::*;
 use super::*;
-use crate::principal::{Kind, Membership, Principal};
+use crate::principal::{Asking, Assurance, Kind, Membership, Principal};
 
 fn check(policy: &ServicePolicy, principal: &Principal, request: &str, expected: &str) {
     assert_eq!(Ask::new(principal, request).of(policy), expected, "{request} {principal:?}");
@@ -275,7 +275,37 @@ fn step_up_is_asked_only_when_everything_else_holds() {
     check(&policy, &touched(lead(), 90_000, false), "GET /p", "allow pass");
     check(&policy, &lead(), "GET /p", "step-up pass");
     let Verdict::StepUp(demand) = Ask::new(&lead(), post).with(|input| policy.decide(input)).verdict else { panic!() };
-    assert_eq!((demand.max_age_s, demand.acr_values), (Some(300), "phrh"));
+    assert_eq!((demand.max_age_s, demand.acr_values), (Some(300), vec!["phrh".into()]));
+}
+
+#[test]
+fn an_authentication_context_is_the_issuers_word_and_asked_for_first() {
+    let strong = RuleSource { acr: texts(&["c1", "c2"]), ..rule(&["group:leads", "role:job"], &["POST /a"]) };
+    let both = RuleSource { acr: texts(&["c1"]), fresh_s: Some(60), ..rule(&["group:leads"], &["POST /b"]) };
+    let policy = compile(vec![named("strong", strong), named("both", both)], vec![]);
+    let met = |contexts: &[&str], asking: Asking| {
+        let assurance = Assurance { contexts: names(contexts).collect(), asking, ..Assurance::default() };
+        Principal { assurance, ..person("ana", &["leads"]) }
+    };
+    check(&policy, &met(&[], Asking::Acr), "POST /a", "step-up strong");
+    check(&policy, &met(&["c3", "C1", "c"], Asking::Claims), "POST /a", "step-up strong");
+    check(&policy, &met(&["c3", "c2"], Asking::Claims), "POST /a", "allow strong");
+    check(&policy, &person("bo", &[]), "POST /a", "no_rule_matched");
+    let job = Principal { roles: Membership::complete(names(&["job"])), ..principal(Kind::Workload, "ci", "job") };
+    check(&policy, &job, "POST /a", "no_rule_matched");
+    // The token's own `acr` counts only where the issuer's kind makes it a context.
+    let acr = Assurance { acr: Some("c1".into()), ..Assurance::default() };
+    check(&policy, &Principal { assurance: acr, ..person("ana", &["leads"]) }, "POST /a", "step-up strong");
+
+    let demand =
+        |principal: &Principal, request: &str| match Ask::new(principal, request).with(|i| policy.decide(i)).verdict {
+            Verdict::StepUp(demand) => (demand.max_age_s, demand.acr_values.join(" "), demand.asking),
+            other => panic!("{other:?}"),
+        };
+    assert_eq!(demand(&met(&[], Asking::Claims), "POST /a"), (None, "c1 c2".to_owned(), Asking::Claims));
+    assert_eq!(demand(&met(&[], Asking::Never), "POST /b"), (None, "c1".to_owned(), Asking::Never));
+    // A passkey is for us to ask for, whatever issuer it is.
+    assert_eq!(demand(&met(&["c1"], Asking::Claims), "POST /b"), (Some(60), "phr".to_owned(), Asking::Acr));
 }
 
 #[test]

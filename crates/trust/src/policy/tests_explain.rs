@@ -66,6 +66,9 @@ fn each_clause_says_what_would_have_to_change() {
     check(&one(web), None, "from", "needs /shop/web; the call came from edge");
     let agent = RuleSource { agent: texts(&["bot"]), ..rule(&["signed-in"], &["GET /a"]) };
     check(&one(agent), Some(&ana), "agent", "needs agent bot; no agent acts here");
+    let context = RuleSource { acr: texts(&["c1", "c2"]), ..rule(&["signed-in"], &["GET /a"]) };
+    let expected = "needs authentication context c1 or c2; the token says none";
+    check(&one(context), Some(&ana), "acr", expected);
     let fresh = RuleSource { fresh_s: Some(60), hardware_key: true, ..rule(&["signed-in"], &["GET /a"]) };
     let expected = "needs a passkey touch at most 60 s old; no passkey was touched in this sign-in";
     check(&one(fresh.clone()), Some(&ana), "fresh", expected);

@@ -2,6 +2,7 @@
 
 use super::rule::Grant;
 use super::source::Place;
+use crate::principal::Asking;
 use crate::reason::Reason;
 use std::sync::Arc;
 
@@ -93,6 +94,9 @@ pub struct StepUp {
     pub rule: Arc<RuleId>,
     /// For RFC 9470 `max_age`.
     pub max_age_s: Option<u64>,
-    /// For RFC 9470 `acr_values`: `phr` (phishing-resistant) or `phrh` (in hardware), of OpenID Connect EAP ACR values.
-    pub acr_values: &'static str,
+    /// For RFC 9470 `acr_values`, any of which will do, never empty: as the rule's `acr` has them, or for a passkey `phr`
+    /// (phishing-resistant) or `phrh` (in hardware), of OpenID Connect EAP ACR values.
+    pub acr_values: Vec<Arc<str>>,
+    /// In whose words to ask.
+    pub asking: Asking,
 }

@@ -4,10 +4,13 @@
 use super::{Refused, audience, membership, read, refused};
 use crate::issuer::{Preset, Profile};
 use crate::json::Object;
-use crate::principal::{Agent, Assurance, Kind, Principal};
+use crate::principal::{Agent, Asking, Assurance, Kind, Principal};
 use crate::reason::Reason;
 use serde_json::Value;
 use std::sync::Arc;
+
+/// Entra knows 99 authentication contexts; what comes beyond is not met.
+const CONTEXTS_MAX: usize = 99;
 
 /// Who the token is about, before agents are looked at.
 struct Party {
@@ -42,7 +45,7 @@ pub(super) fn principal(claims: &Object, profile: &Profile, expires_at: i64) -> 
         roles: membership::roles(claims, profile)?,
         scopes: membership::scopes(claims, profile)?,
         agent,
-        assurance: assurance(claims),
+        assurance: assurance(claims, profile),
         expires_at,
     })
 }
@@ -248,11 +251,22 @@ pub(super) fn service_account(sub: &str) -> Option<(&str, &str)> {
 }
 
 /// What the issuer says about the sign-in. Of the wrong type it is as good as not said: less assurance, never more.
-fn assurance(claims: &Object) -> Assurance {
-    let amr = claims.get("amr").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+fn assurance(claims: &Object, profile: &Profile) -> Assurance {
+    let texts = |name: &str| claims.get(name).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+    let acr: Option<Arc<str>> = read::id(claims, "acr").ok().flatten().map(Arc::from);
+    let (contexts, asking) = if profile.settings().preset == Preset::Entra {
+        // `acr` of a v1 token is `0` or `1` and says nothing of contexts.
+        let can_take_challenge = texts("xms_cc").any(|capability| capability.eq_ignore_ascii_case("cp1"));
+        let asking = if can_take_challenge { Asking::Claims } else { Asking::Never };
+        (texts("acrs").take(CONTEXTS_MAX).map(Arc::from).collect(), asking)
+    } else {
+        (acr.iter().cloned().collect(), Asking::Acr)
+    };
     Assurance {
-        acr: read::id(claims, "acr").ok().flatten().map(Arc::from),
-        amr: amr.iter().filter_map(Value::as_str).take(16).map(Arc::from).collect(),
+        acr,
+        amr: texts("amr").take(16).map(Arc::from).collect(),
+        contexts,
+        asking,
         auth_time: claims.get("auth_time").and_then(Value::as_i64).filter(|time| *time >= 0),
         passkey_at: None,
         hardware_key: false,

@@ -1,6 +1,6 @@
 //! The hostile cases of tokens and claims, by tag and number.
 use super::*;
-use crate::principal::{Kind, Member};
+use crate::principal::{Asking, Kind, Member};
 
 fn reason(token: &str, profile: &Profile) -> Reason {
     let keys = sign::of(profile).keys();
@@ -414,6 +414,31 @@ fn api_64_an_app_only_token_is_a_workload_and_no_person() {
     assert_eq!(kind(json!({ "idtyp": "device" })), Err(Reason::TokenKind));
     // No `scp` does not make an app, nor does a role.
     assert_eq!(kind(json!({ "scp": null, "roles": ["Orders.Read.All"] })), Err(Reason::TokenKind));
+}
+
+#[test]
+fn authentication_contexts_are_those_the_issuer_lists() {
+    let check = |preset: Preset, changes: Value, contexts: &[&str], asking: Asking| {
+        let token = verdict(&profile(preset), None, &good_but(preset, changes)).unwrap();
+        let assurance = &token.principal().assurance;
+        let found: Vec<&str> = assurance.contexts.iter().map(AsRef::as_ref).collect();
+        assert_eq!((found.as_slice(), assurance.asking), (contexts, asking));
+    };
+    let entra = |changes, contexts: &[&str], asking| check(Preset::Entra, changes, contexts, asking);
+    entra(json!({}), &[], Asking::Never);
+    entra(json!({ "acrs": ["c1", "c25"], "xms_cc": ["CP1"] }), &["c1", "c25"], Asking::Claims);
+    entra(json!({ "xms_cc": ["cp2", "cp1"] }), &[], Asking::Claims);
+    // Of the wrong type it is as good as not said.
+    entra(json!({ "acrs": "c1", "xms_cc": "cp1" }), &[], Asking::Never);
+    entra(json!({ "acrs": [1, {"c1": true}, ["c1"]] }), &[], Asking::Never);
+    // A v1 token's `acr` is no context, and neither is one that somebody names `c1`.
+    entra(json!({ "acr": "c1" }), &[], Asking::Never);
+    let many: Vec<String> = (1..=200).map(|n| format!("c{n}")).collect();
+    let first: Vec<&str> = many.iter().take(99).map(String::as_str).collect();
+    entra(json!({ "acrs": many }), &first, Asking::Never);
+    check(Preset::Generic, json!({ "acr": "silver", "acrs": ["c1"] }), &["silver"], Asking::Acr);
+    check(Preset::Generic, json!({ "acr": ["silver"] }), &[], Asking::Acr);
+    check(Preset::Generic, json!({}), &[], Asking::Acr);
 }
 
 #[test]
