@@ -58,7 +58,7 @@ enum Task {
     },
     /// Install the peer programs that tests and benchmarks talk to, and nothing else
     Peers {
-        /// Also those that only `bench` needs (Envoy, HAProxy, wrk)
+        /// Those that `bench` needs instead (Envoy, HAProxy, wrk, nghttpd)
         #[arg(long)]
         bench: bool,
     },
@@ -78,7 +78,7 @@ enum Task {
 
 #[derive(Subcommand)]
 enum Bench {
-    /// CPU time per request and memory of the edge against nginx, HAProxy and Envoy
+    /// CPU time per request, latency and memory of the edge against nginx, HAProxy and Envoy: about twenty minutes
     Edge(bench::edge::Options),
 }
 

@@ -28,8 +28,15 @@ const FOR_TESTS: [(&str, &str); 12] = [
     ("readelf", "binutils"),
     ("setpriv", "util-linux"),
 ];
-const FOR_BENCHES: [(&str, &str); 4] =
-    [("nginx", "nginx"), ("haproxy", "haproxy"), ("wrk", "wrk"), ("openssl", "openssl")];
+const FOR_BENCHES: [(&str, &str); 7] = [
+    ("nginx", "nginx"),
+    ("haproxy", "haproxy"),
+    ("wrk", "wrk"),
+    ("h2load", "nghttp2-client"),
+    ("nghttpd", "nghttp2-server"),
+    ("curl", "curl"),
+    ("openssl", "openssl"),
+];
 
 pub(crate) fn install(purpose: Purpose) -> Result<()> {
     debian(if purpose == Purpose::Test { &FOR_TESTS } else { &FOR_BENCHES })?;

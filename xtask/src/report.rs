@@ -79,6 +79,11 @@ impl Report {
         self.rows.push(row);
     }
 
+    /// A figure measured before.
+    pub(crate) fn value(&self, case: &str, subject: &str) -> Option<f64> {
+        self.rows.iter().find(|row| row.case == case && row.subject == subject).map(|row| row.value)
+    }
+
     /// A target on a figure itself.
     pub(crate) fn limit(&mut self, case: &str, subject: &str, target: f64) {
         if let Some(row) = self.rows.iter_mut().find(|row| row.case == case && row.subject == subject) {
@@ -170,5 +175,6 @@ mod tests {
         assert!((ratio.ratio.unwrap() - 1.1).abs() < 1e-9 && (ratio.spread.1 - 1.2).abs() < 1e-9);
         report.limit("plain", "nginx", 9.0);
         assert_eq!(report.rows.get(1).and_then(|row| row.met), Some(false));
+        assert_eq!((report.value("plain", "nginx"), report.value("plain", "absent")), (Some(10.0), None));
     }
 }

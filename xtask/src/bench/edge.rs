@@ -1,24 +1,28 @@
-//! `cargo xtask bench edge`: CPU time per request and memory of the edge, beside nginx, HAProxy and Envoy. Each proxy has one
-//! worker on core 1; the load and the origin share core 0. Nothing leaves loopback; every run is bounded in time.
+//! `cargo xtask bench edge`: CPU time per request, latency and memory of the edge, beside nginx, HAProxy and Envoy. Each proxy has
+//! one worker on core 1 unless the case says otherwise; the load and the origin share core 0. Nothing leaves loopback; every run
+//! is bounded in time.
+mod figures;
+mod load;
+mod memory;
+mod rate;
+mod websocket;
+
 use super::process::{Running, ticks_per_s};
 use crate::peers::{Purpose, install, python_of};
 use crate::report::Report;
 use crate::run::{cargo, must, output, program, root, step, target_folder};
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use clap::Args;
+use figures::{
+    CASES, ECHO_ORIGIN_PORT, FIGURES, Figure, GRPC, GRPC_ORIGIN_PORT, Load, MEMORY, MTLS_ORIGIN_PORT, ORIGIN_PORT,
+    OURS, PROCESSES, Process, SUBJECTS, Token,
+};
+use load::{BODY, BOTH_CORES, LOAD_CORE, Material, PROXY_CORE};
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
-const LOAD_CORE: usize = 0;
-const PROXY_CORE: usize = 1;
-const CONNECTIONS: u32 = 48;
-const IDLE: u32 = 1000;
 const COLD_TOKENS: u32 = 60_000;
-const ORIGIN_PORT: u16 = 19080;
-const OURS: &str = "countersign";
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -28,67 +32,26 @@ pub(crate) struct Options {
     /// Seconds of load for each figure of a round
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=30))]
     seconds: u32,
-    /// Only these proxies: nginx, haproxy, envoy, countersign
-    #[arg(long, value_delimiter = ',')]
+    /// Only these proxies; a comparison with one that is left out is left out, too
+    #[arg(long, value_delimiter = ',', value_parser = SUBJECTS)]
     only: Vec<String>,
+    /// Only these cases (docs/performance.md says what each asks)
+    #[arg(long, value_delimiter = ',', value_parser = CASES)]
+    cases: Vec<String>,
+    /// Measure this binary instead of building one for release
+    #[arg(long)]
+    binary: Option<PathBuf>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Token {
-    None,
-    One,
-    /// A fresh one for every request, to a proxy that was just started.
-    EachNew,
+impl Options {
+    fn has_case(&self, key: &str) -> bool {
+        self.cases.is_empty() || self.cases.iter().any(|case| case == key)
+    }
+
+    fn has_subject(&self, subject: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| only == subject)
+    }
 }
-
-/// One figure: a proxy, what is asked of it, and how.
-struct Figure {
-    case: &'static str,
-    proxy: &'static str,
-    url: &'static str,
-    token: Token,
-}
-
-const PLAIN: &str = "plain HTTP/1.1";
-const LOGGED: &str = "plain, every request logged";
-const TLS: &str = "TLS 1.3";
-const ONE: &str = "ES256, one token";
-const COLD: &str = "ES256, every token new";
-const FULL: &str = "identity-aware, 30 rules";
-
-const fn figure(case: &'static str, proxy: &'static str, url: &'static str, token: Token) -> Figure {
-    Figure { case, proxy, url, token }
-}
-
-const FIGURES: [Figure; 18] = [
-    figure(PLAIN, "nginx", "http://127.0.0.1:19101/open/42", Token::None),
-    figure(PLAIN, "haproxy", "http://127.0.0.1:19201/open/42", Token::None),
-    figure(PLAIN, "envoy", "http://127.0.0.1:19301/open/42", Token::None),
-    figure(PLAIN, OURS, "http://127.0.0.1:19401/open/42", Token::None),
-    figure(LOGGED, "nginx", "http://127.0.0.1:19103/open/42", Token::None),
-    figure(LOGGED, OURS, "http://127.0.0.1:19401/open/42", Token::None),
-    figure(TLS, "nginx", "https://127.0.0.1:19102/open/42", Token::None),
-    figure(TLS, "haproxy", "https://127.0.0.1:19202/open/42", Token::None),
-    figure(TLS, "envoy", "https://127.0.0.1:19302/open/42", Token::None),
-    figure(TLS, "countersign-tls", "https://127.0.0.1:19402/open/42", Token::None),
-    figure(ONE, "haproxy", "http://127.0.0.1:19203/signed-in/42", Token::One),
-    figure(ONE, "envoy", "http://127.0.0.1:19303/signed-in/42", Token::One),
-    figure(ONE, OURS, "http://127.0.0.1:19401/signed-in/42", Token::One),
-    figure(COLD, "haproxy", "http://127.0.0.1:19203/signed-in/42", Token::EachNew),
-    figure(COLD, "envoy", "http://127.0.0.1:19303/signed-in/42", Token::EachNew),
-    figure(COLD, OURS, "http://127.0.0.1:19401/signed-in/42", Token::EachNew),
-    figure(FULL, "envoy", "http://127.0.0.1:19304/area-15/42", Token::One),
-    figure(FULL, OURS, "http://127.0.0.1:19401/area-15/42", Token::One),
-];
-
-/// (program, ports)
-const PROXIES: [(&str, &[u16]); 5] = [
-    ("nginx", &[19101, 19102, 19103]),
-    ("haproxy", &[19201, 19202, 19203]),
-    ("envoy", &[19301, 19302, 19303, 19304]),
-    (OURS, &[19401]),
-    ("countersign-tls", &[19402]),
-];
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     ensure!(
@@ -98,29 +61,22 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     step("peers", "install what the message names, then run again", || install(Purpose::Bench))?;
     let bench = Bench::prepare(options)?;
     let mut report = Report::new("edge");
-    bench.memory(&mut report)?;
+    if options.has_case(MEMORY) {
+        memory::measure(&bench, &mut report)?;
+    }
     bench.rounds(&mut report)?;
-    targets(&mut report);
+    figures::targets(&mut report);
     report.publish()?;
     fs::remove_dir_all(&bench.folder).context("cannot remove the bench folder")
-}
-
-/// What the project promises (`docs/performance.md`).
-fn targets(report: &mut Report) {
-    report.compare((PLAIN, OURS), (PLAIN, "nginx"), Some(1.15));
-    report.compare((LOGGED, OURS), (LOGGED, "nginx"), None);
-    report.compare((TLS, OURS), (TLS, "nginx"), Some(1.1));
-    report.compare((FULL, OURS), (PLAIN, "nginx"), Some(1.6));
-    report.compare((FULL, OURS), (FULL, "envoy"), Some(0.4));
-    report.compare((COLD, OURS), (COLD, "envoy"), Some(0.75));
-    report.limit("memory, idle", OURS, 20.0);
 }
 
 struct Bench<'a> {
     options: &'a Options,
     folder: PathBuf,
+    binary: PathBuf,
     token: String,
     ticks_per_s: f64,
+    echo: websocket::Origin,
 }
 
 impl Bench<'_> {
@@ -128,148 +84,165 @@ impl Bench<'_> {
         let folder = root().join("target/bench/edge");
         drop(fs::remove_dir_all(&folder));
         fs::create_dir_all(&folder)?;
-        if wanted(options, OURS) {
+        if options.binary.is_none() && options.has_subject(OURS) {
             step("build", "mend the build", || must(cargo(&["build", "--release", "--locked", "--package", OURS])))?;
         }
+        let built = || target_folder().join("release").join(OURS);
+        let binary = options.binary.as_ref().map_or_else(|| Ok(built()), std::path::absolute)?;
         let text = folder.to_string_lossy().into_owned();
         must(program(python_of("bench"), &["bench/edge/prepare.py", &text, &COLD_TOKENS.to_string()]))?;
         fill(&root().join("bench/edge"), &folder, &text)?;
-        fs::write(
-            folder.join("envoy.json"),
-            output(program(python_of("bench"), &["bench/edge/make_envoy.py", &text]))?,
-        )?;
+        for (file, workers) in [("envoy.json", "one"), ("envoy-two.json", "two")] {
+            let made = output(program(python_of("bench"), &["bench/edge/make_envoy.py", &text, workers]))?;
+            fs::write(folder.join(file), made)?;
+        }
+        let nginx = fs::read_to_string(folder.join("nginx.conf"))?;
+        let many = nginx.replace("worker_connections 8192", "worker_connections 16384");
+        fs::write(folder.join(format!("{}.conf", memory::NGINX_FOR_MANY)), many)?;
         let token = fs::read_to_string(folder.join("one.token"))?;
-        Ok(Bench { options, folder, token, ticks_per_s: ticks_per_s()? })
+        let echo = websocket::Origin::bind(ECHO_ORIGIN_PORT)?;
+        Ok(Bench { options, folder, binary, token, ticks_per_s: ticks_per_s()?, echo })
     }
 
-    fn start(&self, proxy: &str) -> Result<Running> {
-        let file = |name: &str| self.folder.join(name).to_string_lossy().into_owned();
-        let ours = target_folder().join("release").join(OURS).to_string_lossy().into_owned();
-        let envoy = python_of("bench").with_file_name("envoy").to_string_lossy().into_owned();
-        let words: Vec<String> = match proxy {
-            "nginx" => vec!["nginx".into(), "-c".into(), file("nginx.conf")],
-            "haproxy" => vec!["haproxy".into(), "-db".into(), "-f".into(), file("haproxy.cfg")],
-            "envoy" => {
-                let fixed =
-                    ["--concurrency", "1", "--use-dynamic-base-id", "--log-level", "error", "-c"].map(String::from);
-                [vec![envoy], fixed.to_vec(), vec![file("envoy.json")]].concat()
+    /// Whether a process, or whom it belongs to, is among what `--only` names.
+    fn wants(&self, process: &str) -> bool {
+        SUBJECTS.iter().any(|subject| process.starts_with(subject) && self.options.has_subject(subject))
+    }
+
+    fn figures(&self) -> Vec<&'static Figure> {
+        let wanted =
+            |figure: &&Figure| self.options.has_case(figure.case.key) && self.options.has_subject(figure.subject);
+        FIGURES.iter().filter(wanted).collect()
+    }
+
+    fn start(&self, name: &str) -> Result<Running> {
+        let configuration = |end: &str| self.folder.join(format!("{name}.{end}")).to_string_lossy().into_owned();
+        let like = name.strip_suffix("-many").unwrap_or(name);
+        let process = PROCESSES.iter().find(|process| process.name == like).context("not in the table")?;
+        let Process { ports, workers, .. } = process;
+        let words: Vec<String> = match name.split('-').next() {
+            Some("nginx") => vec!["nginx".into(), "-c".into(), configuration("conf")],
+            Some("haproxy") => vec!["haproxy".into(), "-db".into(), "-f".into(), configuration("cfg")],
+            Some("envoy") => {
+                let envoy = python_of("bench").with_file_name("envoy").to_string_lossy().into_owned();
+                let fixed = ["--use-dynamic-base-id", "--log-level", "error", "-c"].map(String::from);
+                let workers = ["--concurrency".to_owned(), workers.to_string()];
+                [&[envoy], &workers[..], &fixed, &[configuration("json")]].concat()
             }
-            other => vec![ours, "run".into(), "-c".into(), file(&format!("{other}.yaml"))],
+            _ => vec![self.binary.to_string_lossy().into_owned(), "run".into(), "-c".into(), configuration("yaml")],
         };
-        let ports = PROXIES.iter().find(|(name, _)| *name == proxy).map_or(&[] as &[u16], |(_, ports)| ports);
-        Running::start(proxy, &words, PROXY_CORE, ports, &self.folder.join(format!("{proxy}.out")))
-    }
-
-    fn start_all(&self) -> Result<BTreeMap<&'static str, Running>> {
-        let wanted = PROXIES.iter().filter(|(name, _)| wanted(self.options, name));
-        wanted.map(|(name, _)| Ok((*name, self.start(name)?))).collect()
+        let cores = if *workers == 1 { PROXY_CORE } else { BOTH_CORES };
+        Running::start(name, &words, cores, ports, &self.folder.join(format!("{name}.out")))
     }
 
     fn start_origin(&self) -> Result<Running> {
         let words =
             ["nginx".to_owned(), "-c".to_owned(), self.folder.join("upstream.conf").to_string_lossy().into_owned()];
-        Running::start("origin", &words, LOAD_CORE, &[ORIGIN_PORT], &self.folder.join("origin.out"))
+        let ports = [ORIGIN_PORT, MTLS_ORIGIN_PORT];
+        Running::start("origin", &words, LOAD_CORE, &ports, &self.folder.join("origin.out"))
     }
 
-    /// Resident memory of fresh processes: at rest, and with idle connections.
-    fn memory(&self, report: &mut Report) -> Result<()> {
-        let _origin = self.start_origin()?;
-        for (name, running) in &self.start_all()? {
-            report.add("memory, idle", name, "MB", &[running.resident_mb()?]);
-        }
-        for (case, like) in [("memory, 1,000 idle connections", PLAIN), ("memory, 1,000 idle TLS connections", TLS)] {
-            for figure in FIGURES.iter().filter(|figure| figure.case == like && wanted(self.options, figure.proxy)) {
-                let running = self.start(figure.proxy)?;
-                let resident = self.with_idle_connections(figure, || running.resident_mb())?;
-                report.add(case, shown(figure.proxy), "MB", &[resident]);
-            }
-        }
-        Ok(())
-    }
-
-    fn with_idle_connections(&self, figure: &Figure, measure: impl FnOnce() -> Result<f64>) -> Result<f64> {
-        let (address, path) =
-            figure.url.split_once("127.0.0.1:").and_then(|(_, rest)| rest.split_once('/')).context("no port")?;
-        let mut command = program(python_of("bench"), &["bench/edge/idle.py", address, &IDLE.to_string()]);
-        command.arg(format!("/{path}")).args((figure.case == TLS).then_some("tls"));
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().context("no output")?).read_line(&mut line)?;
-        let measured = if line.trim() == "held" {
-            measure()
-        } else {
-            Err(anyhow::anyhow!("{} refused a connection", figure.proxy))
-        };
-        drop(child.stdin.take());
-        child.wait()?;
-        measured
+    /// nghttpd, which answers every call with the message and the trailer of a good one.
+    fn start_grpc_origin(&self) -> Result<Running> {
+        let file = |name: &str| self.folder.join(name).to_string_lossy().into_owned();
+        let types = format!("--mime-types-file={}", file("grpc.types"));
+        let port = GRPC_ORIGIN_PORT.to_string();
+        let fixed = ["--no-tls", "--no-content-length", "--trailer", "grpc-status: 0", "-a", "127.0.0.1", &port];
+        let words =
+            [&["nghttpd".to_owned(), types, "-d".to_owned(), file("grpc")], &fixed.map(String::from)[..]].concat();
+        Running::start("gRPC origin", &words, LOAD_CORE, &[GRPC_ORIGIN_PORT], &self.folder.join("grpc-origin.out"))
     }
 
     fn rounds(&self, report: &mut Report) -> Result<()> {
+        let figures = self.figures();
+        if figures.is_empty() {
+            return Ok(());
+        }
         let _origin = self.start_origin()?;
-        let mut proxies = self.start_all()?;
-        let figures: Vec<&Figure> = FIGURES.iter().filter(|figure| wanted(self.options, figure.proxy)).collect();
-        for figure in figures.iter().filter(|figure| figure.token != Token::EachNew) {
-            self.load(figure, 1)?;
+        let has = |load: Load| figures.iter().any(|figure| figure.case.load == load);
+        let _grpc_origin = has(GRPC.load).then(|| self.start_grpc_origin()).transpose()?;
+        if has(Load::Messages) || has(Load::FixedRate) {
+            // From here on this process is load, too: its threads inherit the core.
+            output(program("taskset", &["-cp", LOAD_CORE, &std::process::id().to_string()]))?;
+        }
+        let mut processes = self.start_all(&figures)?;
+        for figure in &figures {
+            self.warm_up(figure).with_context(|| format!("{}, {}", figure.subject, figure.case.title))?;
         }
         let mut measured: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
         for round in 1..=self.options.rounds {
             println!("── round {round} of {}", self.options.rounds);
             for (index, figure) in figures.iter().enumerate() {
-                if figure.token == Token::EachNew {
-                    proxies.remove(figure.proxy);
-                    proxies.insert(figure.proxy, self.start(figure.proxy)?);
+                if figure.token() == Token::EachNew {
+                    for name in figure.processes {
+                        processes.remove(name);
+                        processes.insert(name, self.start(name)?);
+                    }
                 }
-                let running = proxies.get(figure.proxy).context("not started")?;
-                let before = running.cpu_s(self.ticks_per_s)?;
-                let requests = self.load(figure, self.options.seconds)?;
-                let used_us = (running.cpu_s(self.ticks_per_s)? - before) * 1e6;
-                println!(
-                    "   {:<26} {:<16} {:6.1} µs, {requests} requests",
-                    figure.case,
-                    figure.proxy,
-                    used_us / requests
-                );
-                measured.entry(index).or_default().push(used_us / requests);
+                let value = self.measure(figure, &processes);
+                let value = value.with_context(|| format!("{}, {}", figure.subject, figure.case.title))?;
+                measured.entry(index).or_default().push(value);
             }
         }
         for (index, figure) in figures.iter().enumerate() {
-            report.add(
-                figure.case,
-                shown(figure.proxy),
-                "µs CPU/request",
-                measured.get(&index).map_or(&[], Vec::as_slice),
-            );
+            let rounds = measured.get(&index).map_or(&[] as &[f64], Vec::as_slice);
+            report.add(figure.case.title, figure.subject, figure.unit(), rounds);
         }
         Ok(())
     }
 
-    /// Runs the load and gives the number of answered requests; any answer but 200 is an error.
-    fn load(&self, figure: &Figure, seconds: u32) -> Result<f64> {
-        let (duration, connections) = (format!("-d{seconds}s"), format!("-c{CONNECTIONS}"));
-        let mut wrk = program("taskset", &["-c", &LOAD_CORE.to_string(), "wrk", "-t1", &connections, &duration]);
-        match figure.token {
-            Token::None => drop(wrk.arg(figure.url)),
-            Token::One => drop(wrk.arg("-H").arg(format!("Authorization: Bearer {}", self.token)).arg(figure.url)),
-            Token::EachNew => {
-                wrk.arg("-s")
-                    .arg(self.folder.join("cold.lua"))
-                    .arg(figure.url)
-                    .arg("--")
-                    .arg(self.folder.join("cold.tokens"));
-            }
+    fn start_all(&self, figures: &[&Figure]) -> Result<BTreeMap<&'static str, Running>> {
+        let needed = |process: &&Process| figures.iter().any(|figure| figure.processes.contains(&process.name));
+        PROCESSES.iter().filter(needed).map(|process| Ok((process.name, self.start(process.name)?))).collect()
+    }
+
+    /// Looks at one answer, then fills pools and caches.
+    fn warm_up(&self, figure: &Figure) -> Result<()> {
+        if matches!(figure.case.load, Load::Requests(_) | Load::Http2 | Load::Grpc) {
+            self.material().check(figure)?;
         }
-        answered(&output(wrk)?).with_context(|| format!("{}, {}", figure.proxy, figure.case))
+        if figure.token() != Token::EachNew {
+            self.load(figure, 1)?;
+        }
+        Ok(())
+    }
+
+    fn material(&self) -> Material<'_> {
+        Material { folder: &self.folder, token: &self.token }
+    }
+
+    /// One figure of one round, in its unit.
+    fn measure(&self, figure: &Figure, processes: &BTreeMap<&'static str, Running>) -> Result<f64> {
+        let measured: Vec<&Running> = figure.processes.iter().filter_map(|name| processes.get(name)).collect();
+        let cpu_s = || measured.iter().map(|running| running.cpu_s(self.ticks_per_s)).sum::<Result<f64>>();
+        let before = cpu_s()?;
+        let done = self.load(figure, self.options.seconds)?;
+        let cpu_us = (cpu_s()? - before) * 1e6 / done.count;
+        let value = done.p99_us.unwrap_or(cpu_us);
+        let (title, subject, unit) = (figure.case.title, figure.subject, figure.unit());
+        println!("   {title:<32} {subject:<12} {value:7.1} {unit}, {} done", done.count);
+        Ok(value)
+    }
+
+    fn load(&self, figure: &Figure, seconds: u32) -> Result<Done> {
+        let (port, path) = figure.port_and_path().context("no port")?;
+        let count = match figure.case.load {
+            Load::Requests(_) => self.material().wrk(figure, seconds)?,
+            Load::Http2 | Load::Grpc => self.material().h2load(figure, seconds)?,
+            Load::Messages => self.echo.messages(port, path, seconds)?,
+            Load::FixedRate => {
+                let (count, p99_us) = rate::run(port, path, &BODY, seconds)?;
+                return Ok(Done { count, p99_us: Some(p99_us) });
+            }
+        };
+        Ok(Done { count, p99_us: None })
     }
 }
 
-fn wanted(options: &Options, proxy: &str) -> bool {
-    options.only.is_empty() || options.only.iter().any(|only| only == shown(proxy))
-}
-
-/// Our two processes are one subject.
-fn shown(proxy: &str) -> &str {
-    proxy.trim_end_matches("-tls")
+/// What a load got done.
+struct Done {
+    count: f64,
+    p99_us: Option<f64>,
 }
 
 /// Copies the configurations, with the folder's path and the origin's body filled in.
@@ -282,40 +255,8 @@ fn fill(from: &Path, to: &Path, folder: &str) -> Result<()> {
             fill(&path, &target, folder)?;
             continue;
         }
-        let text = fs::read_to_string(&path)?.replace("@DIR@", folder).replace("@BODY@", &"x".repeat(1024));
-        fs::write(target, text)?;
+        let text = fs::read_to_string(&path)?.replace("@DIR@", folder);
+        fs::write(target, text.replace("@BODY@", &String::from_utf8_lossy(&BODY)))?;
     }
     Ok(())
-}
-
-/// The count in wrk's report: `  181273 requests in 4.00s, 210.33MB read`.
-fn answered(report: &str) -> Result<f64> {
-    for bad in ["Non-2xx", "Socket errors"] {
-        if let Some(line) = report.lines().find(|line| line.contains(bad)) {
-            bail!("{}", line.trim());
-        }
-    }
-    let line = report.lines().find_map(|line| line.trim().split_once(" requests in "));
-    line.context("wrk reported no requests")?.0.parse().context("wrk's count")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn wrk_reports() {
-        let check = |report: &str, expected: Option<f64>| assert_eq!(answered(report).ok(), expected, "{report}");
-        check("Running 4s test\n  181273 requests in 4.00s, 210.33MB read\nRequests/sec: 1\n", Some(181_273.0));
-        check("  10 requests in 4.00s, 2MB read\n  Non-2xx or 3xx responses: 10\n", None);
-        check("  10 requests in 4.00s\n  Socket errors: connect 0, read 1, write 0, timeout 0\n", None);
-        check("", None);
-    }
-
-    #[test]
-    fn every_figure_has_its_proxy() {
-        for figure in &FIGURES {
-            assert!(PROXIES.iter().any(|(name, _)| *name == figure.proxy), "{}", figure.proxy);
-        }
-    }
 }

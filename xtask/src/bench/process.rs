@@ -1,4 +1,4 @@
-//! A program under measurement: started on one core with one worker, its CPU time and memory read from `/proc`, children
+//! A program under measurement: started on the cores it may use, its CPU time and memory read from `/proc`, children
 //! and threads included. It is stopped when dropped, children too.
 use crate::run::{output, program, succeeds};
 use anyhow::{Context as _, Result, bail};
@@ -18,14 +18,14 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Starts `command` on `core` and waits until every port accepts.
-    pub(super) fn start(name: &str, command: &[String], core: usize, ports: &[u16], log: &Path) -> Result<Running> {
+    /// Starts `command` on `cores` (as taskset lists them) and waits until every port accepts.
+    pub(super) fn start(name: &str, command: &[String], cores: &str, ports: &[u16], log: &Path) -> Result<Running> {
         if let Some(port) = ports.iter().find(|port| accepts(**port)) {
             bail!("something listens on port {port} already; stop it");
         }
         let output = fs::File::create(log)?;
         let mut pinned = Command::new("prlimit");
-        pinned.args(["--nofile=16384:16384", "taskset", "-c", &core.to_string()]).args(command);
+        pinned.args(["--nofile=16384:16384", "taskset", "-c", cores]).args(command);
         pinned.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         let child = pinned.spawn().with_context(|| format!("cannot start {name}"))?;
         let mut running = Running { child, name: name.to_owned() };
