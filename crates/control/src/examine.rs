@@ -3,11 +3,17 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use feed::Introspection;
 use http::HeaderMap;
 use net::client::{Get, get};
 use trust::issuer::Profile;
+use trust::json::Object;
+use trust::jwk::KeySet;
+use uuid::Uuid;
 
 use crate::Options;
+use crate::introspection::Desk;
+use crate::keys::Clock;
 use crate::source::{Fetched, Locator, Source, foreign};
 
 /// What one request got.
@@ -35,16 +41,27 @@ pub struct Examined {
     pub keys: Vec<Step>,
     /// What control itself makes of this issuer: `Err` says why it would have no keys.
     pub fetched: Result<(), String>,
+    /// `None`: nothing is configured.
+    pub introspection: Option<Questioned>,
 }
 
-/// Asks as control would. An issuer whose keys come from a file is not asked anything.
-pub async fn examine(profile: &Arc<Profile>, options: Options) -> Examined {
+/// A question about a token that nobody ever issued, asked as control asks.
+#[derive(Debug, Clone)]
+pub struct Questioned {
+    /// `Err` says why there is no place to ask at.
+    pub asked: Result<Step, String>,
+    /// What control makes of the answer; `Err` says why it would not believe it. `None`: there is none with status 200.
+    pub read: Option<Result<Object, String>>,
+}
+
+/// Asks as control would. An issuer whose keys come from a file is asked nothing but, if that is configured, about a token.
+pub async fn examine(profile: &Arc<Profile>, introspection: Option<&Arc<Introspection>>, options: Options) -> Examined {
     let source = Source::of(profile);
     let locator = Locator::new(Arc::clone(profile), source.clone(), Arc::new(options.clone()));
-    let fetched = match locator.fetch(None).await {
-        Fetched::Http { status: 200, .. } => Ok(()),
-        Fetched::Http { status, .. } => Err(format!("status {status}")),
-        Fetched::Failed(why) => Err(why),
+    let (fetched, document) = match locator.fetch(None).await {
+        Fetched::Http { status: 200, body, .. } => (Ok(()), body),
+        Fetched::Http { status, .. } => (Err(format!("status {status}")), Bytes::new()),
+        Fetched::Failed(why) => (Err(why), Bytes::new()),
     };
     let discovery = match source.discovery() {
         Some(url) => Some(ask(url, false, &options).await),
@@ -59,7 +76,34 @@ pub async fn examine(profile: &Arc<Profile>, options: Options) -> Examined {
             keys.push(ask(&place, guarded, &options).await);
         }
     }
-    Examined { discovery, keys, fetched }
+    let introspection = match introspection {
+        Some(settings) => {
+            let known = KeySet::parse(&document).map(|(keys, _)| keys).unwrap_or_default();
+            Some(questioned(profile, settings, &known, &options).await)
+        }
+        None => None,
+    };
+    Examined { discovery, keys, fetched, introspection }
+}
+
+async fn questioned(
+    profile: &Arc<Profile>,
+    settings: &Arc<Introspection>,
+    keys: &KeySet,
+    options: &Options,
+) -> Questioned {
+    let clock = Clock::start();
+    let desk = Desk::new(settings, profile, &Arc::new(options.clone()), clock);
+    let url = match desk.endpoint().await {
+        Ok(url) => url,
+        Err(why) => return Questioned { asked: Err(why), read: None },
+    };
+    let now = clock.now().unix_s;
+    let invented = format!("countersign-doctor-{}", Uuid::now_v7());
+    let got = desk.question(&url, &invented, now).await;
+    let read = got.as_ref().ok().filter(|got| got.status == 200).map(|got| desk.read(got, keys, now));
+    let answer = got.map(|got| Answer { status: got.status, headers: got.headers, body: got.body });
+    Questioned { asked: Ok(Step { url, answer }), read }
 }
 
 /// What a document says that control did not believe.

@@ -53,18 +53,27 @@ impl Desk {
     pub(crate) fn all(desired: &feed::Desired, options: &Arc<Options>, clock: Clock) -> Vec<Arc<Desk>> {
         let desk = |settings: &Arc<Introspection>| {
             let profile = desired.issuers.iter().find(|profile| *profile.name() == settings.issuer)?;
-            Some(Arc::new(Desk {
-                settings: Arc::clone(settings),
-                profile: Arc::clone(profile),
-                options: Arc::clone(options),
-                clock,
-                endpoint: Mutex::new(settings.endpoint.clone()),
-                open: Semaphore::new(OPEN_MAX),
-                flights: Flights::new(KNOWN_MAX),
-                warned: Seldom::every(WARN_EVERY),
-            }))
+            Some(Arc::new(Desk::new(settings, profile, options, clock)))
         };
         desired.introspection.iter().filter_map(desk).collect()
+    }
+
+    pub(crate) fn new(
+        settings: &Arc<Introspection>,
+        profile: &Arc<Profile>,
+        options: &Arc<Options>,
+        clock: Clock,
+    ) -> Desk {
+        Desk {
+            settings: Arc::clone(settings),
+            profile: Arc::clone(profile),
+            options: Arc::clone(options),
+            clock,
+            endpoint: Mutex::new(settings.endpoint.clone()),
+            open: Semaphore::new(OPEN_MAX),
+            flights: Flights::new(KNOWN_MAX),
+            warned: Seldom::every(WARN_EVERY),
+        }
     }
 
     pub(crate) fn issuer(&self) -> &str {
@@ -115,17 +124,7 @@ impl Desk {
 
     async fn fetch(&self, token: &str, keys: &KeySet, now: i64) -> Result<Object, String> {
         let endpoint = self.endpoint().await?;
-        let (authorization, proof) = self.prove(now)?;
-        let token = Zeroizing::new(urlencoded(token));
-        let body = Zeroizing::new(format!("token={}&token_type_hint=access_token{}", *token, *proof));
-        let asked = Post {
-            to: self.request(&endpoint),
-            content_type: "application/x-www-form-urlencoded",
-            accept: if self.settings.signed { SIGNED } else { "application/json" },
-            authorization,
-            body: Bytes::copy_from_slice(body.as_bytes()),
-        };
-        let got = post(asked).await.map_err(|error| error.to_string())?;
+        let got = self.question(&endpoint, token, now).await?;
         match got.status {
             200 => self.read(&got, keys, now),
             401 | 403 => Err(format!("it answered {}: are `client_id` and its secret or key right?", got.status)),
@@ -133,7 +132,22 @@ impl Desk {
         }
     }
 
-    fn read(&self, got: &Got, keys: &KeySet, now: i64) -> Result<Object, String> {
+    /// Whatever it answers.
+    pub(crate) async fn question(&self, endpoint: &str, token: &str, now: i64) -> Result<Got, String> {
+        let (authorization, proof) = self.prove(now)?;
+        let token = Zeroizing::new(urlencoded(token));
+        let body = Zeroizing::new(format!("token={}&token_type_hint=access_token{}", *token, *proof));
+        let asked = Post {
+            to: self.request(endpoint),
+            content_type: "application/x-www-form-urlencoded",
+            accept: if self.settings.signed { SIGNED } else { "application/json" },
+            authorization,
+            body: Bytes::copy_from_slice(body.as_bytes()),
+        };
+        post(asked).await.map_err(|error| error.to_string())
+    }
+
+    pub(crate) fn read(&self, got: &Got, keys: &KeySet, now: i64) -> Result<Object, String> {
         let content_type = got.headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let media = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         match media.as_str() {
@@ -153,7 +167,7 @@ impl Desk {
     }
 
     /// As configured, else as discovery says: on the issuer's own host alone, for tokens and a secret are sent there.
-    async fn endpoint(&self) -> Result<String, String> {
+    pub(crate) async fn endpoint(&self) -> Result<String, String> {
         if let Some(known) = lock(&self.endpoint).clone() {
             return Ok(known);
         }

@@ -19,6 +19,10 @@ use crate::source::Source;
 pub(crate) struct Clock(Instant);
 
 impl Clock {
+    pub(crate) fn start() -> Clock {
+        Clock(Instant::now())
+    }
+
     pub(crate) fn now(self) -> Now {
         let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Now {
@@ -63,7 +67,7 @@ impl Keys {
             board: Arc::new(Board::new(current)),
             options: Arc::new(options),
             runtime,
-            clock: Clock(Instant::now()),
+            clock: Clock::start(),
             desks: Mutex::default(),
             graphs: Mutex::default(),
         }

@@ -1,10 +1,12 @@
 //! Judges what an issuer answered, piece by piece, and says for each piece what to mend. What counts as right is known by
 //! `trust`, which judges tokens and keys by the same functions; nothing is asked of the network here.
 
+mod introspection;
+
 use crate::inspect::{Mark, Report};
 use control::examine::{Answer, Examined, Step};
 use serde_json::Value;
-use trust::issuer::{NameSet, Profile};
+use trust::issuer::{Introspect, NameSet, Profile};
 use trust::jwk::{KeySet, LeftOut};
 use trust::keys::Freshness;
 
@@ -22,7 +24,13 @@ pub fn keys(examined: &Examined) -> Option<KeySet> {
 }
 
 /// `now` in Unix seconds, at the time of the answers.
-pub fn judge(profile: &Profile, examined: &Examined, now: i64, report: &mut Report) {
+pub fn judge(
+    profile: &Profile,
+    asking: Option<&feed::Introspection>,
+    examined: &Examined,
+    now: i64,
+    report: &mut Report,
+) {
     let document = examined.discovery.as_ref().and_then(|step| discovery(profile, step, report));
     clock(profile, examined, now, report);
     match examined.keys.first() {
@@ -34,6 +42,9 @@ pub fn judge(profile: &Profile, examined: &Examined, now: i64, report: &mut Repo
         None => report.add("keys", "place", Mark::Note, "a file of the configuration; `countersign check` reads it"),
     }
     configured(profile, document.as_ref(), report);
+    if let (Some(asking), Some(questioned)) = (asking, &examined.introspection) {
+        introspection::judge(asking, questioned, document.as_ref(), report);
+    }
     match &examined.fetched {
         Ok(()) => report.add("verdict", "keys", Mark::Good, "countersign would have this issuer's keys"),
         Err(why) => {
@@ -254,7 +265,7 @@ fn configured(profile: &Profile, document: Option<&Value>, report: &mut Report) 
         report.add("settings", "overage", Mark::Note, text);
     }
     let offers = |name: &str| document.and_then(|document| document.get(name)).and_then(Value::as_str);
-    if let Some(endpoint) = offers("introspection_endpoint") {
+    if let Some(endpoint) = offers("introspection_endpoint").filter(|_| settings.introspect == Introspect::None) {
         report.add("issuer offers", "introspection", Mark::Note, format!("`{endpoint}`"));
     }
     let dpop = document.and_then(|document| document.get("dpop_signing_alg_values_supported"));

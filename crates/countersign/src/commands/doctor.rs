@@ -1,6 +1,6 @@
 //! `countersign doctor ISSUER`: asks an issuer as the running process would, judges the answers and, if one is given, a
 //! token, and prints what to mend. It changes nothing, here or there.
-use super::{inspect, issuer_named};
+use super::{NamedIssuer, inspect, issuer_named};
 use crate::cli::DoctorArgs;
 use crate::config::Files;
 use crate::doctor;
@@ -11,7 +11,6 @@ use serde_json::json;
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::path::Path;
-use std::sync::Arc;
 use trust::issuer::Profile;
 use trust::jwk::KeySet;
 use trust::principal::Membership;
@@ -29,23 +28,24 @@ pub fn run(
     now: impl FnOnce() -> i64,
     out: &mut dyn Write,
 ) -> anyhow::Result<Exit> {
-    let profile = match issuer_named(&args.config.path, &args.issuer, args.json, files, out)? {
-        Ok(profile) => profile,
+    let named = match issuer_named(&args.config.path, &args.issuer, args.json, files, out)? {
+        Ok(named) => named,
         Err(exit) => return Ok(exit),
     };
     let mut token = Vec::new();
     if args.token {
         input.take(INPUT_BYTES_MAX).read_to_end(&mut token)?;
     }
-    let examined = asked(&profile)?;
+    let examined = asked(&named)?;
     let now = now();
     let mut report = Report::default();
-    doctor::judge(&profile, &examined, now, &mut report);
+    let profile = &named.profile;
+    doctor::judge(profile, named.introspection.as_deref(), &examined, now, &mut report);
     if args.token {
-        let keys = doctor::keys(&examined).or_else(|| kept(&profile, files));
-        let judge = Judge { profile: Some(&profile), keys: keys.as_ref(), now };
+        let keys = doctor::keys(&examined).or_else(|| kept(profile, files));
+        let judge = Judge { profile: Some(profile), keys: keys.as_ref(), now };
         report.0.extend(crate::inspect::inspect(&token, &judge).0);
-        yields(&profile, keys.as_ref(), &token, now, &mut report);
+        yields(profile, keys.as_ref(), &token, now, &mut report);
     }
     if let Some(file) = &args.metrics {
         write_metrics(file, &args.issuer, &report, now)?;
@@ -62,9 +62,10 @@ pub fn run(
     })
 }
 
-fn asked(profile: &Arc<Profile>) -> std::io::Result<Examined> {
+fn asked(named: &NamedIssuer) -> std::io::Result<Examined> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let examined = runtime.block_on(examine(profile, control::Options::default()));
+    let looking = examine(&named.profile, named.introspection.as_ref(), control::Options::default());
+    let examined = runtime.block_on(looking);
     // A name server that says nothing must not hold the end of the command.
     runtime.shutdown_background();
     Ok(examined)
@@ -77,7 +78,8 @@ fn kept(profile: &Profile, files: &dyn Files) -> Option<KeySet> {
 
 /// Nothing answered at all.
 fn is_silent(examined: &Examined) -> bool {
-    let mut steps = examined.discovery.iter().chain(&examined.keys).peekable();
+    let question = examined.introspection.iter().filter_map(|question| question.asked.as_ref().ok());
+    let mut steps = examined.discovery.iter().chain(&examined.keys).chain(question).peekable();
     steps.peek().is_some() && steps.all(|step| step.answer.is_err())
 }
 

@@ -23,7 +23,7 @@ pub fn run(
     let profile = match &args.issuer {
         None => None,
         Some(name) => match issuer_named(&args.config.path, name, args.json, files, out)? {
-            Ok(profile) => Some(profile),
+            Ok(named) => Some(named.profile),
             Err(exit) => return Ok(exit),
         },
     };

@@ -34,6 +34,12 @@ pub(crate) fn refuse(problems: &Problems, json: bool, out: &mut dyn Write) -> st
     Ok(Exit::Usage)
 }
 
+/// One issuer of a platform file.
+pub(crate) struct NamedIssuer {
+    pub(crate) profile: Arc<Profile>,
+    pub(crate) introspection: Option<Arc<feed::Introspection>>,
+}
+
 /// The issuer of this name in a platform file; else what is wrong is written, and the command ends.
 pub(crate) fn issuer_named(
     path: &Path,
@@ -41,14 +47,15 @@ pub(crate) fn issuer_named(
     json: bool,
     files: &dyn Files,
     out: &mut dyn Write,
-) -> std::io::Result<Result<Arc<Profile>, Exit>> {
+) -> std::io::Result<Result<NamedIssuer, Exit>> {
     let loaded = match config::load_with(path, files, FailingTests::AreLeft) {
         Ok(loaded) => loaded,
         Err(problems) => return refuse(&problems, json, out).map(Err),
     };
     let issuers = &loaded.desired.issuers;
     if let Some(found) = issuers.iter().find(|issuer| issuer.name().as_ref() == name) {
-        return Ok(Ok(Arc::clone(found)));
+        let introspection = loaded.desired.introspection.iter().find(|asked| *asked.issuer == *name).map(Arc::clone);
+        return Ok(Ok(NamedIssuer { profile: Arc::clone(found), introspection }));
     }
     let known: Vec<&str> = issuers.iter().map(|issuer| issuer.name().as_ref()).collect();
     let (name, known) = (config::problem::printable(name), config::decode::listed(&known));

@@ -20,6 +20,14 @@ fn world(issuer: &str, more: &str) -> World {
     std::fs::create_dir(folder.path().join("s")).unwrap();
     std::fs::write(folder.path().join("s/a.yaml"), "service: a\nupstream: http://127.0.0.1:1\n").unwrap();
     std::fs::write(folder.path().join("countersign.yaml"), platform).unwrap();
+    let private = |name: &str, text: &str| {
+        use std::os::unix::fs::PermissionsExt as _;
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    private("secret", "secret");
+    private("key.pem", &rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap().serialize_pem());
     World { folder }
 }
 
@@ -129,6 +137,90 @@ fn a_certified_provider_is_sound() {
     let world = world(&provider.url, "");
     let (code, text) = world.ask(&[], "");
     assert!(code == 0 && text.contains("jwks_uri") && text.contains("keys for what is allowed"), "{text}");
+}
+
+const BY_SECRET: &str = ", introspection: { client_id: nobody, client_secret_file: secret }";
+const BY_KEY: &str = ", introspection: { client_id: ES256, client_auth: { private_key_file: key.pem } }";
+
+/// An issuer that is sound but for how it answers about tokens.
+#[test]
+fn each_broken_introspection_is_named() {
+    let check_as = |more: &str, ill: &dyn Fn(&Issuer), code: i32, name: &str, part: &str| {
+        let issuer = Issuer::start();
+        ill(&issuer);
+        world(&issuer.url(), more).check(code, "introspection", name, part);
+    };
+    let check = |ill: &dyn Fn(&Issuer), name: &str, part: &str| check_as(BY_SECRET, ill, 1, name, part);
+    let fails = |fault: Fault| move |issuer: &Issuer| issuer.misbehave_in_introspection(fault.clone());
+    check(&fails(Fault::Status(401)), "client", "`nobody` is not accepted (401): is the secret the current one");
+    check(&fails(Fault::Status(403)), "client", "`nobody` is not accepted (403)");
+    check_as(BY_KEY, &fails(Fault::Status(401)), 1, "client", "does it know the public half of this key");
+    let methods = |issuer: &Issuer| {
+        issuer.misbehave_in_introspection(Fault::Status(401));
+        issuer.announce(json!({ "introspection_endpoint_auth_methods_supported": ["client_secret_post"] }));
+    };
+    check(&methods, "client", "it takes client_secret_post only, and we send client_secret_basic");
+    check(&fails(Fault::Status(404)), "answer", "nobody takes questions there (404)");
+    check(&fails(Fault::Status(500)), "answer", "it answers 500");
+    check(&fails(Fault::Redirect("https://elsewhere.example/".into())), "answer", "redirects are not followed");
+    check(&fails(Fault::Html), "answer", "no JSON by its `Content-Type`");
+    check(&fails(Fault::Close), "answer", "Check the name, the firewall");
+    check(&fails(Fault::Hang), "answer", "no whole answer within 2s");
+    check(&fails(Fault::Huge), "answer", "larger than");
+    check(&fails(Fault::Body("{\"active\":false,\"active\":true}".into())), "answer", "not so that it can be believed");
+    let says = |answer: Value| move |issuer: &Issuer| issuer.introspect_as(answer.clone());
+    check(&says(json!({ "active": true, "sub": "ana" })), "answer", "invented on the spot");
+    check(&says(json!({ "active": "false" })), "answer", "neither true nor false");
+    check(&says(json!({})), "answer", "neither true nor false");
+    let nowhere = |issuer: &Issuer| issuer.announce(json!({ "introspection_endpoint": null }));
+    check(&nowhere, "place", "discovery names no `introspection_endpoint`");
+    let elsewhere =
+        |issuer: &Issuer| issuer.announce(json!({ "introspection_endpoint": "https://elsewhere.example/" }));
+    check(&elsewhere, "place", "on another host");
+    let signed = BY_SECRET.replace(" }", ", signed: required }");
+    check_as(&signed, &|_| {}, 1, "answer", "the answer is not signed");
+    let forged = |issuer: &Issuer| {
+        let other = Issuer::start();
+        let token = other.mint(&json!({ "typ": "token-introspection+jwt" }), &json!({ "iss": issuer.url() }));
+        issuer.introspect_as_text("application/token-introspection+jwt", &token);
+    };
+    check_as(&signed, &forged, 1, "answer", "the signed answer is not accepted");
+}
+
+#[test]
+fn a_sound_introspection_is_called_sound() {
+    let issuer = Issuer::start();
+    let (code, text) = world(&issuer.url(), BY_SECRET).ask(&[], "");
+    assert!(
+        code == 0 && text.contains("`nobody` is accepted") && text.contains("an invented token is not active"),
+        "{text}"
+    );
+    let asked = issuer.introspected();
+    assert!(asked.len() == 1 && asked[0].form.starts_with("token=countersign-doctor-"), "{asked:?}");
+
+    let claims = json!({
+        "iss": issuer.url(), "aud": "nobody", "iat": testkit::dpop::claims("GET", "x", "")["iat"],
+        "token_introspection": { "active": false }
+    });
+    let token = issuer.mint(&json!({ "typ": "token-introspection+jwt" }), &claims);
+    issuer.introspect_as_text("application/token-introspection+jwt", &token);
+    let (code, text) = world(&issuer.url(), &BY_SECRET.replace(" }", ", signed: required }")).ask(&[], "");
+    assert!(code == 0 && text.contains("as `signed: required` asks") && !text.contains(&token), "{text}");
+}
+
+/// The client's own way of proving itself is tried, and a key or secret that the provider does not know is found out.
+#[test]
+fn a_certified_providers_introspection_is_tried() {
+    let mut provider = Provider::start(0);
+    let sound = world(&provider.url, BY_SECRET);
+    assert_eq!(sound.wrong(0), []);
+    std::fs::write(sound.folder.path().join("secret"), "another").unwrap();
+    sound.check(1, "introspection", "client", "`nobody` is not accepted (401, `invalid_client`)");
+    let by_key = world(&provider.url, BY_KEY);
+    by_key.check(1, "introspection", "client", "does it know the public half of this key");
+    let pem: String = serde_json::from_str(&provider.ask("client-key ES256")).unwrap();
+    std::fs::write(by_key.folder.path().join("key.pem"), pem).unwrap();
+    assert_eq!(by_key.wrong(0), []);
 }
 
 #[test]
