@@ -11,6 +11,7 @@ use control::Control;
 use feed::Current;
 use net::settings::{Limits, ServerSettings, Timeouts};
 use prometheus_client::registry::Registry;
+use proxy::access_log::{self, AccessLog};
 use proxy::admin::Admin;
 use proxy::audit::{Audit, AuditSettings, Fsync};
 use proxy::authz::Authz;
@@ -36,6 +37,7 @@ pub struct Running {
     authz: Option<net::Server>,
     admin: net::Server,
     shared: Arc<Shared>,
+    access_log: Option<AccessLog>,
     draining: Arc<AtomicBool>,
     drain: Drain,
     started_with: Fixed,
@@ -67,6 +69,7 @@ struct Fixed {
     authz: Option<(Door, proxy::authz::Settings)>,
     admin: SocketAddr,
     audit: config::AuditSettings,
+    access_log: Option<access_log::Settings>,
     log: config::LogSettings,
 }
 
@@ -79,6 +82,7 @@ impl Fixed {
             authz: loaded.authz.as_ref().map(|authz| (Door::of(&authz.server), authz.asked.clone())),
             admin: loaded.admin.listen,
             audit: loaded.audit.clone(),
+            access_log: loaded.access_log.clone(),
             log: loaded.log,
         }
     }
@@ -98,6 +102,7 @@ impl Fixed {
             ("authz", self.authz != now.authz),
             ("admin.listen", self.admin != now.admin),
             ("audit (all but on_failure)", audit(&self.audit) != audit(&now.audit)),
+            ("access_log", self.access_log != now.access_log),
             ("log", self.log != now.log),
         ];
         waiting.extend(differ.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key));
@@ -142,17 +147,21 @@ impl Running {
         let spiffe_id = format!("spiffe://{}{EDGE_PATH}", loaded.desired.trust_domain);
         let minter = Minter::new(&spiffe_id, UnixMs::now().seconds())?;
         crate::operator::make_private(&loaded.state)?;
-        let audit = Audit::open(audit_settings(&loaded.audit))?;
         let (started_with, drain) = (Fixed::of(&loaded), Drain::of(&loaded));
+        let collect = loaded.access_log.as_ref().map(|log| access_log::Collect { query: log.query });
+        let access_log = loaded.access_log.map(AccessLog::open).transpose()?;
+        let sinks = access_log.iter().map(AccessLog::sink).collect();
+        let audit = Audit::open_for(audit_settings(&loaded.audit), sinks)?;
         let options = control::Options { state_dir: Some(loaded.state.clone()), ..control::Options::default() };
         let control = Control::start(loaded.desired, current.clone(), options).context("control cannot start")?;
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
-        telemetry::register(&mut registry, control.keys(), audit.clone());
+        telemetry::register(&mut registry, control.keys(), audit.clone(), access_log.clone());
         let shared = Arc::new(Shared {
             views: Views::new(current.clone(), metrics.clone()),
             metrics,
             audit,
+            access_log: collect,
             refuse_unrecorded: AtomicBool::new(loaded.audit.on_failure == config::OnFailure::Refuse),
             minter: Arc::new(minter),
             key_demand: control.keys(),
@@ -181,6 +190,7 @@ impl Running {
             authz,
             admin,
             shared,
+            access_log,
             draining,
             drain,
             started_with,
@@ -252,8 +262,9 @@ impl Running {
     }
 
     /// After an external log rotation.
-    pub fn reopen_audit(&self) {
+    pub fn reopen_logs(&self) {
         self.shared.audit.reopen();
+        self.access_log.iter().for_each(AccessLog::reopen);
     }
 
     /// Not ready from now on; stops accepting, finishes what is in flight, cuts the rest after the drain time, writes the
@@ -271,6 +282,7 @@ impl Running {
         self.admin.drain(ADMIN_DRAIN);
         self.control.stop();
         self.shared.audit.stop();
+        self.access_log.iter().for_each(AccessLog::stop);
     }
 }
 
@@ -369,6 +381,7 @@ mod tests {
             &["admin.listen", "audit (all but on_failure)"],
         );
         check("", "authz: { listen: 127.0.0.1:0, from: nginx }\n", &["authz"]);
+        check("", "access_log: { file: a.log }\n", &["access_log"]);
     }
 
     #[test]

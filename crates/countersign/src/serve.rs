@@ -43,7 +43,7 @@ pub async fn until_stopped(
             }
             () = &mut end => break,
             _ = signals.hangup.recv() => {
-                running.reopen_audit();
+                running.reopen_logs();
                 reload(&mut running, config, &mut changes);
             }
             () = changes.settled() => reload(&mut running, config, &mut changes),

@@ -1,7 +1,7 @@
-//! Logs of the process, and the metrics that come from control and from the audit log rather than from requests.
+//! Logs of the process, and the metrics that come from control and from the logs rather than from requests.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use control::Keys;
 use prometheus_client::collector::Collector;
@@ -9,6 +9,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
+use proxy::access_log::AccessLog;
 use proxy::audit::{Audit, Health};
 use tracing_subscriber::EnvFilter;
 
@@ -27,14 +28,15 @@ pub fn start_logs(settings: &LogSettings) {
     let _again = if json { logs.json().flatten_event(true).try_init() } else { logs.with_ansi(terminal).try_init() };
 }
 
-/// Adds the metrics of issuers' keys and of the audit log.
-pub fn register(registry: &mut Registry, keys: Arc<Keys>, audit: Audit) {
-    registry.register_collector(Box::new(FromParts { keys, audit }));
+/// Adds the metrics of issuers' keys, of the audit log and of the access log, if there is one.
+pub fn register(registry: &mut Registry, keys: Arc<Keys>, audit: Audit, access_log: Option<AccessLog>) {
+    registry.register_collector(Box::new(FromParts { keys, audit, access_log }));
 }
 
 struct FromParts {
     keys: Arc<Keys>,
     audit: Audit,
+    access_log: Option<AccessLog>,
 }
 
 impl std::fmt::Debug for FromParts {
@@ -46,7 +48,8 @@ impl std::fmt::Debug for FromParts {
 impl Collector for FromParts {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         self.encode_keys(&mut encoder)?;
-        self.encode_audit(&mut encoder)
+        self.encode_audit(&mut encoder)?;
+        self.encode_access_log(&mut encoder)
     }
 }
 
@@ -103,9 +106,7 @@ impl FromParts {
             ("countersign_audit_write_errors", "Failed writes", &stats.write_errors),
         ];
         for (name, help, value) in counters {
-            let counter = ConstCounter::new(value.load(Ordering::Relaxed));
-            let metric = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
-            counter.encode(metric)?;
+            encode_counter(encoder, name, help, value)?;
         }
         let failing = ConstGauge::new(i64::from(self.audit.health() == Health::Failing));
         let metric = encoder.encode_descriptor(
@@ -116,4 +117,19 @@ impl FromParts {
         )?;
         failing.encode(metric)
     }
+    fn encode_access_log(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let Some(stats) = self.access_log.as_ref().map(AccessLog::stats) else { return Ok(()) };
+        encode_counter(encoder, "countersign_access_log_written", "Lines written", &stats.written)?;
+        encode_counter(encoder, "countersign_access_log_missing", "Lines lost", &stats.missing)
+    }
+}
+
+fn encode_counter(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    value: &AtomicU64,
+) -> Result<(), std::fmt::Error> {
+    let counter = ConstCounter::new(value.load(Ordering::Relaxed));
+    counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)
 }

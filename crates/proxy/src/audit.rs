@@ -14,4 +14,4 @@ pub(crate) mod tests;
 mod writer;
 
 pub use record::Record;
-pub use writer::{Audit, AuditSettings, Fsync, Health, OpenError, Stats};
+pub use writer::{Audit, AuditSettings, Fsync, Health, OpenError, Sink, Stats};

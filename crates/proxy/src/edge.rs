@@ -70,6 +70,9 @@ impl Edge {
         };
         let facts = recording::facts(&request, connection);
         let mut recording = Recording::start(&self.judge.shared, facts, request.headers(), decision_id, now);
+        if let Some(collect) = self.judge.shared.access_log {
+            recording.saw(collect.read(request.uri(), request.headers()));
+        }
         match self.judge_and_forward(request, connection, (client, form), &mut recording, now).await {
             Ok(mut response) => {
                 apply_cors(&mut recording, &mut response);

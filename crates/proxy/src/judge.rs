@@ -27,6 +27,7 @@ use trust::token::Scheme;
 
 pub use possession::Proofs;
 
+use crate::access_log::Collect;
 use crate::answer::{Challenge, ClaimsChallenge, Offer};
 use crate::audit::{Audit, Health};
 use crate::clock::UnixMs;
@@ -43,6 +44,8 @@ pub struct Shared {
     pub views: Views,
     pub metrics: Metrics,
     pub audit: Audit,
+    /// What the access log needs of a request; `None` where there is none.
+    pub access_log: Option<Collect>,
     /// Refuse what cannot be recorded also at services that are not `strict`.
     pub refuse_unrecorded: AtomicBool,
     pub minter: Arc<Minter>,

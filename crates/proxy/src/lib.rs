@@ -1,8 +1,9 @@
-//! The data plane: the edge, the authz role, its token cache, its minter, its audit sink, its metrics and its admin endpoint.
+//! The data plane: the edge, the authz role, its token cache, its minter, its audit sink, its access log, its metrics and its admin endpoint.
 //!
 //! It never fetches keys, reads configuration files or decides by itself: control publishes snapshots, `trust` judges,
 //! `net` moves the bytes.
 
+pub mod access_log;
 pub mod admin;
 pub mod answer;
 pub mod audit;

@@ -103,6 +103,7 @@ impl Loader<'_> {
             authz: process.authz?,
             admin: process.admin,
             audit: process.audit,
+            access_log: process.access_log,
             log: process.log,
             state: process.state,
             sources,

@@ -16,6 +16,7 @@ pub mod rules;
 pub mod schema;
 pub mod service;
 pub mod settings;
+pub mod telemetry;
 #[cfg(test)]
 mod tests;
 pub mod token_kinds;
@@ -45,6 +46,7 @@ pub struct Loaded {
     pub authz: Option<AuthzSettings>,
     pub admin: AdminSettings,
     pub audit: AuditSettings,
+    pub access_log: Option<proxy::access_log::Settings>,
     pub log: LogSettings,
     /// Folder for what survives a restart and for the operator's socket.
     pub state: PathBuf,

@@ -1,6 +1,7 @@
 //! The platform file (`countersign.yaml`) as its authors write it. These structs are the documentation: the decoder, the
 //! JSON Schema and the reference page come from them. Defaults and limits are applied in `build`.
 use super::decode::{At, ByteSize, Decode, Decoder, Interval, Named, Needed, OneOrMany, section, words};
+use super::telemetry::AccessLogSection;
 use super::token_kinds::{DpopSection, GraphSection, IntrospectionSection, SenderConstrainedWord};
 use super::yaml::{Node, Value};
 
@@ -33,6 +34,8 @@ section! {
         admin: Option<AdminSection>,
         /// The audit record: one line per decision.
         audit: Option<AuditSection>,
+        /// A line per request, as web servers write it. Off unless this is there.
+        access_log: Option<AccessLogSection>,
         /// The service files: one glob or a list of them, relative to this file, e.g. `services/*.yaml`. `*` matches within one name.
         services: Needed<OneOrMany<At<String>>>,
         /// What is written to standard error.

@@ -9,6 +9,7 @@ use super::platform::{
 };
 use super::problem::Span;
 use super::proxies;
+use super::telemetry;
 use super::units;
 use super::{AdminSettings, AuditSettings, AuthzSettings, EdgeSettings, Fsync, LogLevel, LogSettings, OnFailure};
 use net::settings::{CertificateDemand, Limits, ServerSettings, Timeouts, TlsIdentity};
@@ -69,6 +70,7 @@ pub struct Process {
     pub authz: Option<Option<AuthzSettings>>,
     pub admin: AdminSettings,
     pub audit: AuditSettings,
+    pub access_log: Option<proxy::access_log::Settings>,
     pub log: LogSettings,
     pub state: PathBuf,
 }
@@ -93,7 +95,8 @@ pub fn process(file: &PlatformFile, at: Span, context: &mut Context<'_, '_>) -> 
     }
     let admin = admin(file, &[("edge", &edges), ("authz role", &asked)], context);
     let audit = audit(file.audit.as_ref(), &state, context);
-    Process { edge, authz, admin, audit, log: log(file.log.as_ref()), state }
+    let access_log = telemetry::access_log(file.access_log.as_ref(), &audit.file, context);
+    Process { edge, authz, admin, audit, access_log, log: log(file.log.as_ref()), state }
 }
 
 fn check_version(file: &PlatformFile, to: &mut Decoder<'_>) {

@@ -241,6 +241,15 @@ fn mistakes_of_the_platform_file_stand_at_their_place() {
     );
     check_platform(&format!("{PLATFORM}audit: {{ fsync: 5h }}\n"), &["c.yaml:7:17 `5h` is no fsync policy"]);
     check_platform(&format!("{PLATFORM}log: {{ level: loud }}\n"), &["c.yaml:7:15 `loud` is not known here"]);
+    check_platform(&format!("{PLATFORM}access_log: {{}}\n"), &["c.yaml:7:13 `file` is missing in `access_log`"]);
+    check_platform(
+        &format!("{PLATFORM}access_log: {{ file: a.log, format: common }}\n"),
+        &["c.yaml:7:36 `common` is not known here"],
+    );
+    check_platform(
+        &format!("{PLATFORM}audit: {{ file: a.log }}\naccess_log: {{ file: a.log }}\n"),
+        &["c.yaml:8:21 `a.log` is the audit log"],
+    );
     check_platform(
         &with("services/*.yaml", "nowhere/*.yaml"),
         &["c.yaml:6:11 `nowhere/*.yaml` matches no file: nothing will be served"],
@@ -252,6 +261,23 @@ fn mistakes_of_the_platform_file_stand_at_their_place() {
     let old_mac = PLATFORM.replace('\n', "\r");
     check_platform(&format!("# ours\r{old_mac}log: {{ level: loud }}\r"), &["c.yaml:8:15 `loud` is not known here"]);
     check_platform("- a\n", &["c.yaml:1:1 a list where the platform file is due"]);
+}
+
+#[test]
+fn an_access_log_is_off_and_tells_little_unless_asked() {
+    use proxy::access_log::Format;
+    let of = |text: &str| load_files(&files(&format!("{PLATFORM}{text}"), SERVICE)).unwrap().access_log;
+    assert_eq!(of(""), None);
+    let log = of("access_log: { file: a.log }\n").unwrap();
+    assert_eq!(
+        (log.file.as_path(), log.format, log.query, log.subject),
+        (Path::new("etc/a.log"), Format::Json, false, false)
+    );
+    let log = of("access_log: { file: /dev/stdout, format: combined, query: true, subject: true }\n").unwrap();
+    assert_eq!(
+        (log.file.as_path(), log.format, log.query, log.subject),
+        (Path::new("/dev/stdout"), Format::Combined, true, true)
+    );
 }
 
 #[test]

@@ -7,6 +7,7 @@
     reason = "a test ends at the first surprise"
 )]
 
+mod access_log;
 mod audit;
 mod authz;
 mod authz_caddy;

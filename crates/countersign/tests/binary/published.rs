@@ -48,6 +48,7 @@ fn sections(schema: &Value) -> Vec<(String, Vec<String>, Vec<String>)> {
 fn decoder_and_schema_know_the_same_keys() {
     use config::platform::*;
     use config::service::*;
+    use config::telemetry::*;
     use config::token_kinds::*;
     let check = |schema: &Value, expected: &[(&str, &[&str])]| {
         let mut got = sections(schema);
@@ -78,6 +79,7 @@ fn decoder_and_schema_know_the_same_keys() {
             ("AdminSection", AdminSection::KEYS),
             ("AuditSection", AuditSection::KEYS),
             ("RotateSection", RotateSection::KEYS),
+            ("AccessLogSection", AccessLogSection::KEYS),
             ("LogSection", LogSection::KEYS),
         ],
     );

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use trust::policy::{ClauseTrace, Explanation, RuleTrace};
 use trust::token::Facts;
 
+use crate::access_log::Seen;
+
 /// Longest text taken from a request into a record; what is longer ends in `…`.
 pub const TEXT_BYTES_MAX: usize = 1024;
 /// OCSF 1.x class of a decision on an HTTP request: HTTP Activity.
@@ -81,6 +83,9 @@ pub struct Record {
     /// For refusals: the nearest rules, clause by clause.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub explanation: Option<Explanation>,
+    /// For the access log, if there is one. Never written into the audit log.
+    #[serde(skip)]
+    pub seen: Option<Box<Seen>>,
 }
 
 impl Record {
@@ -98,6 +103,7 @@ impl Record {
             + self.principal.as_deref().map_or(0, memory_of_principal)
             + self.token.as_ref().and_then(|token| token.facts.as_deref()).map_or(0, memory_of_facts)
             + self.explanation.as_ref().map_or(0, memory_of_explanation)
+            + self.seen.as_ref().map_or(0, |seen| seen.memory())
     }
 }
 

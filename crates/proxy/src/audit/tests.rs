@@ -468,7 +468,7 @@ fn a10_a_line_changed_before_a_cut_one_is_still_found() {
 }
 
 fn open_audit(settings: &AuditSettings, disk: &Faulty, limits: Limits) -> Audit {
-    Audit::open_on(settings.clone(), Box::new(disk.clone()), limits).unwrap()
+    Audit::open_on(settings.clone(), Box::new(disk.clone()), limits, Vec::new()).unwrap()
 }
 
 /// A log that can write nothing, for the tests of those who ask it.

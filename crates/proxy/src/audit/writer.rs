@@ -84,6 +84,11 @@ pub struct Stats {
     pub write_errors: AtomicU64,
 }
 
+/// Who else gets the records, after they were written or could not be: on the audit thread, which waits for it.
+pub trait Sink: Send {
+    fn take(&mut self, records: &[Box<Record>]);
+}
+
 /// The handle that request threads push to. Cheap to clone.
 #[derive(Clone)]
 pub struct Audit {
@@ -147,10 +152,20 @@ impl Audit {
     /// Opens (or goes on with) the log and starts its thread. The file is made with mode 0600. A file that can be opened
     /// and not written (a full disk) is no error: the log begins as failing, and is tried again.
     pub fn open(settings: AuditSettings) -> Result<Audit, OpenError> {
-        Audit::open_on(settings, Box::new(SystemDisk), Limits::default())
+        Audit::open_for(settings, Vec::new())
     }
 
-    pub(super) fn open_on(settings: AuditSettings, disk: Box<dyn Disk>, limits: Limits) -> Result<Audit, OpenError> {
+    /// As [`Audit::open`], and hands every record on.
+    pub fn open_for(settings: AuditSettings, sinks: Vec<Box<dyn Sink>>) -> Result<Audit, OpenError> {
+        Audit::open_on(settings, Box::new(SystemDisk), Limits::default(), sinks)
+    }
+
+    pub(super) fn open_on(
+        settings: AuditSettings,
+        disk: Box<dyn Disk>,
+        limits: Limits,
+        sinks: Vec<Box<dyn Sink>>,
+    ) -> Result<Audit, OpenError> {
         let file = settings.file.clone();
         let mut log = Log::open(settings, disk)?;
         let shared = Arc::new(Shared {
@@ -170,7 +185,7 @@ impl Audit {
         let of_thread = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("audit".into())
-            .spawn(move || write_until_stopped(&of_thread, log, &file))
+            .spawn(move || write_until_stopped(&of_thread, log, &file, sinks))
             .map_err(OpenError::Thread)?;
         *shared.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
         Ok(Audit { shared })
@@ -265,7 +280,7 @@ impl Drop for AtEnd<'_> {
     }
 }
 
-fn write_until_stopped(shared: &Shared, mut log: Log, file: &Path) {
+fn write_until_stopped(shared: &Shared, mut log: Log, file: &Path, mut sinks: Vec<Box<dyn Sink>>) {
     let _at_end = AtEnd(shared);
     let mut batch = Vec::new();
     loop {
@@ -278,6 +293,9 @@ fn write_until_stopped(shared: &Shared, mut log: Log, file: &Path) {
             tracing::warn!("the disk of the audit log answers again");
         }
         account(shared, file, &wrote, batch.len() as u64);
+        if !batch.is_empty() {
+            sinks.iter_mut().for_each(|sink| sink.take(&batch));
+        }
         dealt_with(shared, &mut batch);
         if stop {
             return;

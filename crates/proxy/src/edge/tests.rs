@@ -136,6 +136,7 @@ async fn answer_across(before: bool, after: bool) -> (u16, String) {
         views: Views::new(current.clone(), metrics.clone()),
         metrics,
         audit: on_a_full_disk(folder.path()),
+        access_log: None,
         refuse_unrecorded: AtomicBool::new(false),
         minter: Arc::new(Minter::new("spiffe://acme.example/edge", UnixMs::now().seconds()).unwrap()),
         introspect: Arc::new(Nobody),

@@ -18,6 +18,7 @@ use trust::principal::{Kind, Principal};
 use trust::reason::Reason;
 
 use super::{Client, Shared};
+use crate::access_log::Seen;
 use crate::audit::record::{
     Decision, OCSF_HTTP_ACTIVITY, PrincipalFacts, Record, RequestFacts, TokenFacts, UpstreamFacts, bounded,
 };
@@ -84,6 +85,11 @@ impl Recording {
         if let Some(record) = &mut self.record {
             change(record);
         }
+    }
+
+    /// For the access log.
+    pub(crate) fn saw(&mut self, seen: Box<Seen>) {
+        self.note(|record| record.seen = Some(seen));
     }
 
     pub(crate) fn judged_by(&mut self, view: &Arc<View>) {
