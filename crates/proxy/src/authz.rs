@@ -9,11 +9,11 @@ mod subrequest;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use http::HeaderMap;
 use http::header::HOST;
-use net::{Connection, Refusal, Request, Response};
+use net::{Connection, Refusal, Request, Response, Seldom};
 use trust::reason::Reason;
 use wire::network::Network;
 use wire::question::{Places, Question};
@@ -25,7 +25,7 @@ use crate::judge::recording::{self, Recording};
 use crate::judge::{self, Asked, Client, Judge, Judged, Place, Shared, Stop};
 
 /// A proxy that asks wrongly does so with every request: the log says it this often.
-const SAY_AGAIN_MS: u64 = 10_000;
+const SAY_AGAIN: Duration = Duration::from_secs(10);
 
 /// Who may ask, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,14 +68,14 @@ pub struct Authz {
 
 impl Authz {
     pub fn new(shared: Arc<Shared>, settings: Arc<Settings>) -> Authz {
-        Authz { judge: Judge::new(shared), settings, said: Seldom::default() }
+        Authz { judge: Judge::new(shared), settings, said: Seldom::every(SAY_AGAIN) }
     }
 
     async fn answer(&self, request: Request, connection: &Arc<Connection>) -> Response {
         let now = UnixMs::now();
         let caller = connection.remote.ip().to_canonical();
         if !self.settings.callers.iter().any(|network| network.contains(caller)) {
-            return self.refuse_caller(caller, now).await;
+            return self.refuse_caller(caller).await;
         }
         match &self.settings.from {
             From::Http { places, statuses, mend } => {
@@ -87,9 +87,9 @@ impl Authz {
     }
 
     /// Not recorded: anybody could fill the disk. Counted, and logged now and then.
-    async fn refuse_caller(&self, caller: IpAddr, now: UnixMs) -> Response {
+    async fn refuse_caller(&self, caller: IpAddr) -> Response {
         self.judge.shared.metrics.authz_caller_refused();
-        if self.said.is_due(now) {
+        if self.said.is_due(Instant::now()) {
             tracing::warn!(%caller, "asked for a verdict, but is not among `authz.callers`; add it there if it is a proxy of yours");
         }
         let stop = Stop::new(Reason::ProxyRefused, "");
@@ -126,8 +126,8 @@ impl Authz {
     }
 
     /// A proxy that does not say what it must is its operator's to mend: no client can.
-    fn log_misconfigured(&self, caller: IpAddr, what: &str, mend: &str, now: UnixMs) {
-        if self.said.is_due(now) {
+    fn log_misconfigured(&self, caller: IpAddr, what: &str, mend: &str) {
+        if self.said.is_due(Instant::now()) {
             tracing::warn!(proxy = %caller, what, mend, "a proxy asks in a way that cannot be judged; its requests are refused");
         }
     }
@@ -175,36 +175,5 @@ fn read(facts: RequestFacts, question: &Question) -> RequestFacts {
         path: crate::audit::record::bounded(question.target.path()),
         client_ip: Some(question.address),
         ..facts
-    }
-}
-
-/// When something was last said; one worker's, and nearly never written.
-#[derive(Debug, Default)]
-struct Seldom(AtomicU64);
-
-impl Seldom {
-    fn is_due(&self, now: UnixMs) -> bool {
-        let last = self.0.load(Ordering::Relaxed);
-        // A clock that was set back must not silence the log.
-        let is_due = last == 0 || now.0 < last || now.0 - last >= SAY_AGAIN_MS;
-        if is_due {
-            self.0.store(now.0, Ordering::Relaxed);
-        }
-        is_due
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_wrong_with_every_request_is_said_now_and_then() {
-        let seldom = Seldom::default();
-        for (now, expected) in
-            [(1, true), (2, false), (10_000, false), (10_001, true), (12_000, false), (5, true), (6, false)]
-        {
-            assert_eq!(seldom.is_due(UnixMs(now)), expected, "at {now} ms");
-        }
     }
 }

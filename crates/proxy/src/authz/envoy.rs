@@ -57,7 +57,7 @@ impl Authz {
             Ok(check) => check,
             Err(stop) => {
                 if stop.reason != Reason::RequestMalformed {
-                    self.log_misconfigured(connection.remote.ip().to_canonical(), &stop.detail, MEND, now);
+                    self.log_misconfigured(connection.remote.ip().to_canonical(), &stop.detail, MEND);
                 }
                 let recording = self.record(facts, &HeaderMap::new(), id, now);
                 return refused(stop, recording, Form::Problem).await;

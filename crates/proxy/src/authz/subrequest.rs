@@ -57,7 +57,7 @@ impl Authz {
         let mut recording = self.record(facts, request.headers(), id, now);
         let question = match question {
             Ok(question) => question,
-            Err(fault) => return self.unreadable(&fault, way, recording, &shape, connection, now),
+            Err(fault) => return self.unreadable(&fault, way, recording, &shape, connection),
         };
         let judged = match clean(request.headers_mut()) {
             Ok(()) => self.verdict(&question, request.headers_mut(), &mut recording, now).await,
@@ -79,7 +79,6 @@ impl Authz {
         recording: Recording,
         shape: &Shape,
         connection: &Connection,
-        now: UnixMs,
     ) -> Response {
         let what = fault.to_string();
         let reason = match fault {
@@ -89,7 +88,7 @@ impl Authz {
             Fault::Request(_) => Reason::RequestMalformed,
         };
         if reason != Reason::RequestMalformed {
-            self.log_misconfigured(connection.remote.ip().to_canonical(), &what, way.mend, now);
+            self.log_misconfigured(connection.remote.ip().to_canonical(), &what, way.mend);
         }
         refused(Stop::new(reason, what), recording, shape)
     }
