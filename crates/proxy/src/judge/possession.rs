@@ -67,7 +67,7 @@ impl Judge {
         let mut used = self.shared.proofs.used.lock().unwrap_or_else(PoisonError::into_inner);
         used.use_up(&proof, now.seconds()).map_err(|error| match error {
             ReplayError::Used => Stop::new(Reason::DpopReplayed, error.to_string()),
-            ReplayError::Full => Stop::new(Reason::DpopBusy, error.to_string()),
+            ReplayError::Full | ReplayError::Share => Stop::new(Reason::DpopBusy, error.to_string()),
         })?;
         Ok(nonce)
     }

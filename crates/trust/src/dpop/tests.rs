@@ -301,12 +301,39 @@ fn api_67_a_proof_is_used_once_for_as_long_as_it_could_be_used() {
 #[test]
 fn api_67_a_full_memory_refuses_and_forgets_nothing() {
     let mut replays = Replays::new(3);
-    for jti in ["a", "b", "c"] {
-        assert_eq!(replays.use_up(&used(jti, NOW, NOW), NOW), Ok(()));
+    for (at, jti) in ["a", "b", "c"].into_iter().enumerate() {
+        assert_eq!(replays.use_up(&made_by(at, jti, NOW), NOW), Ok(()));
     }
-    assert_eq!(replays.use_up(&used("d", NOW, NOW), NOW), Err(ReplayError::Full));
-    assert_eq!(replays.use_up(&used("a", NOW, NOW), NOW), Err(ReplayError::Used));
-    assert_eq!(replays.use_up(&used("d", NOW + 90, NOW + 90), NOW + 90), Ok(()), "their time is over");
+    assert_eq!(replays.use_up(&made_by(4, "d", NOW), NOW), Err(ReplayError::Full));
+    assert_eq!(replays.use_up(&made_by(0, "a", NOW), NOW), Err(ReplayError::Used));
+    assert_eq!(replays.use_up(&made_by(4, "d", NOW + 90), NOW + 90), Ok(()), "their time is over");
+}
+
+/// A checked proof of the key of this number.
+fn made_by(key: usize, jti: &str, issued_at: i64) -> Proof {
+    let mut thumbprint = [0; 32];
+    thumbprint[..8].copy_from_slice(&key.to_be_bytes());
+    Proof { thumbprint, id: identity(&thumbprint, jti), issued_at, nonce: None }
+}
+
+#[test]
+fn api_67_one_key_cannot_fill_the_memory_for_all() {
+    let mut replays = Replays::new(160);
+    let mut busy =
+        |n: usize, now| (0..n).map(|at| replays.use_up(&made_by(1, &format!("{now} {at}"), now), now)).collect();
+    let first: Vec<Result<(), ReplayError>> = busy(200, NOW);
+    assert!(first[..80].iter().all(Result::is_ok), "alone it may take half");
+    assert!(first[80..].iter().all(|taken| *taken == Err(ReplayError::Share)));
+    // Others still have their share, each of them an eighth.
+    for (key, allowed) in [(2, 20), (3, 20), (4, 20), (5, 20)] {
+        let taken = (0..allowed).map(|at| replays.use_up(&made_by(key, &at.to_string(), NOW), NOW));
+        assert!(taken.into_iter().all(|taken| taken == Ok(())), "{key}");
+        if key != 5 {
+            assert_eq!(replays.use_up(&made_by(key, "more", NOW), NOW), Err(ReplayError::Share), "{key}");
+        }
+    }
+    assert_eq!(replays.use_up(&made_by(6, "more", NOW), NOW), Err(ReplayError::Full));
+    assert_eq!(replays.use_up(&made_by(1, "later", NOW + 90), NOW + 90), Ok(()), "what is forgotten counts no longer");
 }
 
 #[test]
