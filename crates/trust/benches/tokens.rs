@@ -121,6 +121,7 @@ fn transaction_tokens(criterion: &mut Criterion) {
     let Some(key) = key else { return };
     let principal = ana();
     let groups: [Arc<str>; 1] = ["support".into()];
+    let binding = trust::token::Binding::default();
     let claims = Claims {
         audience: "acme.example",
         txn: uuid::Uuid::from_u128(0x0193_e4c2_0000_7000_8000_0000_0000_0001),
@@ -131,6 +132,7 @@ fn transaction_tokens(criterion: &mut Criterion) {
         req_wl: EDGE,
         req_ip: Some("203.0.113.0/24"),
         sid: None,
+        binding: &binding,
         route: "orders:GET /orders/{id}",
         params: &[],
         groups: &groups,

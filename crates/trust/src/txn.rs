@@ -10,7 +10,8 @@
 //! - `req_wl` (T, required) who asked for the token, one string
 //! - `act` (A) `{"sub": …}`, only for agents: outermost = the agent now acting for `sub`
 //! - `rctx` (T) `req_ip` truncated client address · `sid` (C) first 16 bytes of SHA-256 of the session id ·
-//!   `amr`, `acr`, `auth_time` (O) as the issuer said
+//!   `amr`, `acr`, `auth_time` (O) as the issuer said · `cnf` (C) `jkt` and `x5t#S256`: what the caller's access token is
+//!   bound to, and what he proved to hold at the edge. For records; it asks nothing of whoever holds this token
 //! - `tctx` (T) `rt` (C) route template · `p` (C) its parameters · `g` (C) groups that some loaded rule mentions ·
 //!   `gp` (C) `true` when there may be more groups than anybody told us, so that unknown stays unknown at the next hop
 //!
@@ -19,7 +20,7 @@
 mod mint;
 mod verify;
 
-use crate::{principal::Principal, reason::Reason};
+use crate::{principal::Principal, reason::Reason, token::Binding};
 pub use mint::SigningKey;
 use std::sync::Arc;
 pub use verify::{VerifiedTxn, Verifier};
@@ -74,6 +75,8 @@ pub struct Claims<'a> {
     /// Truncated client address, `203.0.113.0/24`.
     pub req_ip: Option<&'a str>,
     pub sid: Option<&'a str>,
+    /// What the principal's own token is bound to, proved with the request.
+    pub binding: &'a Binding,
     pub route: &'a str,
     pub params: &'a [(Arc<str>, String)],
     /// Only the groups some loaded rule mentions.

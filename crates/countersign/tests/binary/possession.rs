@@ -2,6 +2,8 @@
 //! nothing but the right one will do.
 use crate::keys_of_issuers::Provider;
 use crate::serving::{Serving, Setup};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use testkit::client::Response;
 use testkit::dpop;
@@ -85,7 +87,9 @@ fn a_bound_token_with_its_proof_is_accepted_and_neither_reaches_the_service() {
     assert_eq!(record["token"]["facts"]["bound"], "dpop", "{record:#}");
     let seen = world.upstream.last();
     assert_eq!((seen.field("dpop"), seen.field("authorization")), (None, None));
-    assert!(seen.field("txn-token").is_some());
+    let stamp = seen.field("txn-token").unwrap().split('.').nth(1).unwrap();
+    let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(stamp).unwrap()).unwrap();
+    assert_eq!(claims["rctx"]["cnf"], json!({ "jkt": dpop::thumbprint(&world.key) }), "what was proved is told");
     // From the cache of verified tokens the proof is asked for all the same.
     world.refuse(&world.send(&[]), "dpop_proof", "invalid_dpop_proof");
     assert_eq!(world.send(&[&world.proof("HTTP://SHOP.acme.example:80/x/../orders/1?page=2")]).status, 200);

@@ -81,6 +81,7 @@ impl Judge {
             req_wl: self.shared.minter.spiffe_id(),
             req_ip: Some(&client_net_text(key.client_net)),
             sid: None,
+            binding: &entry.binding,
             route: permit.route(),
             params,
             groups: &groups,

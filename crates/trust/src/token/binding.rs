@@ -33,7 +33,7 @@ pub enum Bound {
 }
 
 impl Binding {
-    pub(super) fn of(claims: &Object) -> Result<Binding, Refused> {
+    pub(crate) fn of(claims: &Object) -> Result<Binding, Refused> {
         let cnf = match claims.get("cnf") {
             None => return Ok(Binding::default()),
             Some(Value::Object(cnf)) if !cnf.is_empty() => cnf,
@@ -54,6 +54,16 @@ impl Binding {
             *place = Some(hash.ok_or_else(|| constrained(format!("`cnf.{name}` is no SHA-256 hash in base64url")))?);
         }
         Ok(binding)
+    }
+
+    /// SHA-256 thumbprint of the DPoP key (`cnf.jkt`).
+    pub fn key(&self) -> Option<&[u8; 32]> {
+        self.key.as_ref()
+    }
+
+    /// SHA-256 of the client certificate (`cnf.x5t#S256`).
+    pub fn certificate(&self) -> Option<&[u8; 32]> {
+        self.certificate.as_ref()
     }
 
     pub fn bound(&self) -> Option<Bound> {

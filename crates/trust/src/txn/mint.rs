@@ -5,6 +5,7 @@ use super::{BYTES_MAX, Claims, LIFE_MAX_S, MintError, PublishedKey, TYP};
 use crate::jwk::VerifyingKey;
 use crate::principal::{Agent, Assurance, Principal};
 use crate::spiffe::SpiffeId;
+use crate::token::Binding;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -88,6 +89,10 @@ impl SigningKey {
         }
         if required.iter().any(|text| text.is_empty()) {
             return refuse("a required claim is empty");
+        }
+        let actor = claims.principal.agent.as_ref().map(|agent| &*agent.name);
+        if required.into_iter().chain(actor).any(|text| text.chars().any(char::is_control)) {
+            return refuse("a claim holds a control character");
         }
         if claims.txn.get_version_num() != 7 {
             return refuse("`txn` is no UUIDv7");
@@ -174,6 +179,25 @@ struct RequestContext<'a> {
     acr: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     auth_time: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cnf: Option<Confirmed>,
+}
+
+/// In the words of RFC 9449 §6.1 and RFC 8705 §3.1.
+#[derive(Serialize)]
+struct Confirmed {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jkt: Option<String>,
+    #[serde(rename = "x5t#S256", skip_serializing_if = "Option::is_none")]
+    certificate: Option<String>,
+}
+
+impl Confirmed {
+    fn of(binding: &Binding) -> Option<Confirmed> {
+        binding.bound()?;
+        let text = |hash: &[u8; 32]| URL_SAFE_NO_PAD.encode(hash);
+        Some(Confirmed { jkt: binding.key().map(text), certificate: binding.certificate().map(text) })
+    }
 }
 
 #[derive(Serialize)]
@@ -219,11 +243,12 @@ impl<'a> RequestContext<'a> {
             amr: &assurance.amr,
             acr: assurance.acr.as_deref(),
             auth_time: assurance.auth_time,
+            cnf: Confirmed::of(claims.binding),
         }
     }
 
     fn is_empty(&self) -> bool {
-        matches!(self, RequestContext { req_ip: None, sid: None, amr: [], acr: None, auth_time: None })
+        matches!(self, RequestContext { req_ip: None, sid: None, amr: [], acr: None, auth_time: None, cnf: None })
     }
 }
 

@@ -49,6 +49,8 @@ fn ana() -> Principal {
     }
 }
 
+static UNBOUND: LazyLock<Binding> = LazyLock::new(Binding::default);
+
 fn claims(principal: &Principal) -> Claims<'_> {
     Claims {
         audience: "acme.example",
@@ -60,6 +62,7 @@ fn claims(principal: &Principal) -> Claims<'_> {
         req_wl: EDGE,
         req_ip: None,
         sid: None,
+        binding: &UNBOUND,
         route: "orders:GET /orders/{id}",
         params: &[],
         groups: &[],
@@ -157,6 +160,46 @@ fn a_minted_token_says_exactly_what_the_wire_format_says() {
     let bare = good_claims();
     assert_eq!(bare["tctx"], json!({"rt": "orders:GET /orders/{id}"}));
     assert!(bare.get("act").is_none() && bare.get("rctx").is_none());
+}
+
+#[test]
+fn what_the_access_token_is_bound_to_is_told_and_asks_nothing() {
+    let (key, certificate) = (b64([7; 32]), b64([9; 32]));
+    for cnf in
+        [json!({ "jkt": key }), json!({ "x5t#S256": certificate }), json!({ "jkt": key, "x5t#S256": certificate })]
+    {
+        let binding = Binding::of(json!({ "cnf": cnf }).as_object().unwrap()).unwrap();
+        let token = EDGE_KEY.mint(&Claims { binding: &binding, ..claims(&ana()) }).unwrap();
+        assert_eq!(payload(&token)["rctx"], json!({ "cnf": cnf }));
+        assert_eq!(reason(&token, NOW), Ok(()));
+    }
+    // In the place where it would ask for a proof it is refused.
+    check_claim("cnf", json!({ "jkt": key }), Err(Reason::SenderConstrained));
+}
+
+#[test]
+fn a10_no_name_in_a_token_holds_a_control_character_on_either_side() {
+    for bad in ["a\nb", "\r", "a\u{0}", "\u{1b}[31m", "\u{7f}", "a\u{85}b"] {
+        for name in ["sub", "scope", "req_wl"] {
+            check_claim(name, json!(bad), Err(Reason::ClaimsMalformed));
+        }
+        check_claim("act", json!({ "sub": bad }), Err(Reason::ClaimsMalformed));
+        check_claim("act", json!({ "sub": "bot", "act": { "sub": bad } }), Err(Reason::ClaimsMalformed));
+        let (person, acting) = (
+            Principal { subject: bad.into(), ..ana() },
+            Principal { agent: Some(Agent { name: bad.into() }), ..ana() },
+        );
+        let ana = ana();
+        for claims in [
+            claims(&person),
+            claims(&acting),
+            Claims { scope: bad, ..claims(&ana) },
+            Claims { req_wl: bad, ..claims(&ana) },
+            Claims { route: bad, ..claims(&ana) },
+        ] {
+            assert_eq!(EDGE_KEY.mint(&claims), Err(MintError::Claims("a claim holds a control character")));
+        }
+    }
 }
 
 #[test]

@@ -204,19 +204,26 @@ fn check_shape(claims: &Object) -> Result<(), Refused> {
     let mut actor = claims.get("act");
     while let Some(acting) = actor {
         match acting.get("sub") {
-            Some(Value::String(sub)) if !sub.is_empty() => actor = acting.get("act"),
+            Some(Value::String(sub)) if is_name(sub) => actor = acting.get("act"),
             _ => return refused(Reason::ClaimsMalformed, "`act` names nobody"),
         }
     }
     Ok(())
 }
 
-/// A required claim: text, and not empty.
+/// A required claim: text, not empty, and without what could write a second line into somebody's log.
 fn text<'c>(claims: &'c Object, name: &str) -> Result<&'c str, Refused> {
     match claims.get(name) {
-        Some(Value::String(text)) if !text.is_empty() => Ok(text),
+        Some(Value::String(text)) if is_name(text) => Ok(text),
+        Some(Value::String(text)) if !text.is_empty() => {
+            refused(Reason::ClaimsMalformed, format!("`{name}` holds a control character"))
+        }
         _ => refused(Reason::ClaimsMalformed, format!("`{name}` is missing or no text")),
     }
+}
+
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && !text.chars().any(char::is_control)
 }
 
 /// A whole number of unix seconds, never negative, never a fraction.

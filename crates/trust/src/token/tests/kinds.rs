@@ -210,6 +210,7 @@ fn a8_a_txn_token_of_a_real_minter_is_no_access_token_even_to_an_issuer_that_sha
         req_wl: edge,
         req_ip: None,
         sid: None,
+        binding: &Binding::default(),
         route: "orders:GET /orders/{id}",
         params: &[],
         groups: &[],
