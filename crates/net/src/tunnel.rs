@@ -9,6 +9,7 @@ mod pipe;
 mod slot;
 #[cfg(test)]
 mod tests;
+mod watched;
 
 use crate::Body;
 use crate::live::Clock;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::watch;
+pub(crate) use watched::Watched;
 
 /// How a request asks for a tunnel; stands in the request's extensions, and only there: a request without it is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

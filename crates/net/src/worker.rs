@@ -6,14 +6,14 @@ use crate::seldom::Seldom;
 use crate::server::{Connection, Refusal, Service};
 use crate::settings::{Limits, Timeouts};
 use crate::tls::Acceptor;
-use crate::tunnel::Slot;
+use crate::tunnel::Watched;
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
@@ -50,8 +50,7 @@ pub(crate) struct Worker<S> {
     pub(crate) process: Arc<Process>,
     pub(crate) clock: Arc<Clock>,
     connections: Mutex<HashMap<u64, Arc<Live>>>,
-    /// Running tunnels; those that ended fall out at the next tick.
-    tunnels: Mutex<Vec<Weak<Slot>>>,
+    pub(crate) tunnels: Watched,
     /// Wakes `run` when the last connection is gone.
     emptied: tokio::sync::Notify,
 }
@@ -80,7 +79,7 @@ impl<S: Service> Worker<S> {
             process,
             clock: Arc::new(Clock::new()),
             connections: Mutex::new(HashMap::new()),
-            tunnels: Mutex::default(),
+            tunnels: Watched::default(),
             emptied: tokio::sync::Notify::new(),
         })
     }
@@ -231,7 +230,7 @@ impl<S: Service> Worker<S> {
                     live.wake();
                 });
             }
-            self.look_at_tunnels(timeouts);
+            self.tunnels.look(timeouts.body_stall);
             let close_idle = draining_since.is_some_and(|since| since.elapsed() >= DRAIN_IDLE);
             self.each(|live| match live.overdue(timeouts) {
                 Cut::None if close_idle && live.is_idle() => live.set_cut(Cut::Idle),
@@ -239,21 +238,6 @@ impl<S: Service> Worker<S> {
                 cut => live.set_cut(cut),
             });
         }
-    }
-
-    /// From now on the clock asks whether this tunnel may go on.
-    pub(crate) fn watch(&self, tunnel: &Arc<Slot>) {
-        self.tunnels.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(tunnel));
-    }
-
-    fn look_at_tunnels(&self, timeouts: &Timeouts) {
-        self.tunnels.lock().unwrap_or_else(PoisonError::into_inner).retain(|tunnel| {
-            let tunnel = tunnel.upgrade();
-            if let Some(tunnel) = &tunnel {
-                tunnel.look(timeouts.body_stall);
-            }
-            tunnel.is_some()
-        });
     }
 
     fn each(&self, mut look: impl FnMut(&Live)) {

@@ -47,7 +47,7 @@ impl<S: Service> Session<S> {
 
     async fn run_tunnel(&self, tunnel: Tunnel, client: End) {
         let phase = self.worker.process.phase.clone();
-        let Some(running) = tunnel.join(client, &self.worker.clock, phase, |slot| self.worker.watch(slot)) else {
+        let Some(running) = tunnel.join(client, &self.worker.clock, phase, |slot| self.worker.tunnels.add(slot)) else {
             return;
         };
         if matches!(catch_panic(pin!(running.run())).await, None | Some(Ended::Panic)) {
