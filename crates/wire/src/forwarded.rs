@@ -9,6 +9,9 @@ pub const HOPS_MAX: usize = 32;
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
+/// Everything that may have to be read again, when other proxies are trusted.
+pub const READ: [HeaderName; 3] = [X_FORWARDED_FOR, X_FORWARDED_PROTO, header::FORWARDED];
+
 /// The field that the trusted proxies write. Exactly one is read: what the other holds, any client may have sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Field {

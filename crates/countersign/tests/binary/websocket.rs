@@ -328,6 +328,41 @@ fn a6_no_frame_after_the_rules_withdrew() {
     assert!(world.serving.metrics().contains(r#"countersign_tunnels_ended_total{ended="rules_changed"} 1"#));
 }
 
+/// Who is believed about the caller changes who he is, also for what is open.
+#[test]
+fn a6_no_frame_once_the_proxy_that_spoke_for_the_caller_is_trusted_no_more() {
+    let mut world = World::start_with(Answer::Echo, "", |setup| {
+        setup.edge = "  trusted_proxies: { from: 127.0.0.1 }\n".into();
+        setup.services[0].1 = setup.services[0].1.replace(
+            "can: [\"GET,POST,PUT /public/**\"] }",
+            "can: GET /public/**, when: context.client_ip.isInRange(ip(\"192.0.2.0/24\")) }",
+        );
+    });
+    let spoken_for = [("x-forwarded-for", "192.0.2.7"), ("x-forwarded-proto", "http")];
+    let mut client = world.opened("/public/x", &spoken_for);
+    let reload = |world: &World, times: usize| {
+        world.setup.write(world.serving.folder.path());
+        world.serving.process.signal("HUP");
+        testkit::wait_for("the reload", LIMIT, || {
+            world.serving.process.stderr().matches("loaded again").count() >= times
+        });
+    };
+    // One proxy more changes nothing for it.
+    world.setup.edge = "  trusted_proxies: { from: [127.0.0.1, 10.0.0.0/8] }\n".into();
+    reload(&world, 1);
+    client.send("\x01\x02hi");
+    assert_eq!(client.receive(4), "\x01\x02hi");
+    world.setup.edge = "  trusted_proxies: { from: 10.0.0.0/8 }\n".into();
+    reload(&world, 2);
+    testkit::wait_for("the proxies are in force", LIMIT, || {
+        world.serving.get_with("/public/x", None, &spoken_for).status == 401
+    });
+    let _ = client.connection.write("late");
+    expect_policy_close(&mut client);
+    assert_eq!(world.peer.after(), "\x01\x02hi", "not one byte after the withdrawal");
+    assert_eq!(world.ended()["ended"], "rules_changed");
+}
+
 #[test]
 fn a6_no_frame_after_the_token_ended() {
     let world = World::start_with(Answer::Echo, "", |setup| {

@@ -41,10 +41,9 @@ pub(super) fn read(request: &Request) -> Result<Option<Handshake>, Stop> {
         }
         Wanted::ExtendedConnect => websocket::read_extended_connect(headers).map(|()| None).map_err(malformed)?,
     };
-    let kept = |name| (name, headers.get_all(name).iter().cloned().collect::<Vec<_>>());
     let mut fields = HeaderMap::new();
-    for (name, values) in [kept(&AUTHORIZATION), kept(&ORIGIN), kept(&HOST)] {
-        for mut value in values {
+    for name in [AUTHORIZATION, ORIGIN, HOST].iter().chain(&wire::forwarded::READ) {
+        for mut value in headers.get_all(name).iter().cloned() {
             value.set_sensitive(*name == AUTHORIZATION);
             fields.append(name.clone(), value);
         }
@@ -79,7 +78,7 @@ impl Edge {
         // Keys may have been fetched, and more may have changed meanwhile.
         standing::admits(&judged.place.served, &handshake.standing.fields, client)?;
         let Handshake { wanted, key, standing } = handshake;
-        let standing = Standing::of(&self.judge.shared, &judged, standing, alike.host.clone(), client);
+        let standing = Standing::of(&self.judge.shared, &judged, standing, alike.host.clone(), Client::of(connection));
         let Judged { place, permit, stamp, dpop_nonce, .. } = judged;
         let mut prepared = prepare(request, &place, alike, form, stamp, recording)?;
         if let Some(preface) = crate::view::preface(&place.served.service, client.ip, connection) {

@@ -18,8 +18,8 @@ use crate::clock::UnixMs;
 use crate::token_cache::Entry;
 use crate::view::{Routed, Served, View};
 
-/// What a request said that a later judgement needs: credentials, `Origin` and `Host`, and its target. Kept in memory as long
-/// as the tunnel lives, and told to nobody.
+/// What a request said that a later judgement needs: credentials, `Origin` and `Host`, what proxies said of the caller, and its
+/// target. Kept in memory as long as the tunnel lives, and told to nobody.
 pub(crate) struct Asked {
     pub(crate) fields: HeaderMap,
     pub(crate) target: Uri,
@@ -30,7 +30,8 @@ pub(crate) struct Standing {
     shared: Arc<Shared>,
     asked: Asked,
     host: String,
-    client: Client,
+    /// As the socket tells it: who may speak for him is judged again, too.
+    socket: Client,
     service: Arc<str>,
     /// The snapshot by which it stands.
     epoch: AtomicU64,
@@ -40,12 +41,12 @@ pub(crate) struct Standing {
 }
 
 impl Standing {
-    pub(crate) fn of(shared: &Arc<Shared>, judged: &Judged, asked: Asked, host: String, client: Client) -> Standing {
+    pub(crate) fn of(shared: &Arc<Shared>, judged: &Judged, asked: Asked, host: String, socket: Client) -> Standing {
         Standing {
             shared: Arc::clone(shared),
             asked,
             host,
-            client,
+            socket,
             service: Arc::clone(&judged.place.served.service.name),
             epoch: AtomicU64::new(judged.place.view.snapshot.epoch),
             expires_at: AtomicI64::new(expiry(judged.entry.as_deref())),
@@ -56,7 +57,14 @@ impl Standing {
     /// The same caller, method and path, by the snapshot in force.
     fn still_stands(&self, view: &View, now: UnixMs) -> bool {
         let Routed::To(served, path) = view.route(&self.host, self.asked.target.path()) else { return false };
-        if served.service.name != self.service || admits(&served, &self.asked.fields, self.client).is_err() {
+        let client = match &view.trusted_proxies {
+            None => self.socket,
+            Some(proxies) => match proxies.caller(self.socket, &self.asked.fields) {
+                Ok(client) => client,
+                Err(_) => return false,
+            },
+        };
+        if served.service.name != self.service || admits(&served, &self.asked.fields, client).is_err() {
             return false;
         }
         let mut entry = self.entry.lock().unwrap_or_else(PoisonError::into_inner);
@@ -82,7 +90,7 @@ impl Standing {
             path: &path,
             query: self.asked.target.query(),
             host: &self.host,
-            client_ip: Some(self.client.ip),
+            client_ip: Some(client.ip),
             now: now.seconds(),
         };
         matches!(served.service.policy.decide(&input).verdict, Verdict::Permit(_))
