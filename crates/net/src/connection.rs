@@ -127,7 +127,7 @@ async fn handshake<S: Service>(
     let Some(acceptor) = &worker.process.tls else { return Some((Stream::Plain(stream), false)) };
     match until_cut(live, pin!(acceptor.accept(stream))).await {
         Ok(Ok(stream)) => {
-            let (tls, chose_http2) = crate::tls::settled(&stream);
+            let (tls, chose_http2) = acceptor.settled(&stream);
             connection.tls = Some(tls);
             live.wait_from_now(Waiting::Head);
             Some((Stream::Tls(Box::new(stream)), chose_http2))

@@ -22,6 +22,7 @@ pub mod upstream;
 mod worker;
 
 pub use body::{Body, BodyEnd, BodyError, BodySender, End, Recode};
+pub use client_certificate::Peer;
 pub use seldom::Seldom;
 pub use server::{Connection, Refusal, Server, Service};
 

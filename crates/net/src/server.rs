@@ -1,6 +1,8 @@
 //! Listeners and connections: accept, TLS, HTTP/1.1 and HTTP/2, limits, timeouts, drain, certificate hot swap.
 use crate::{
-    Request, Response, listener,
+    Request, Response,
+    client_certificate::Peer,
+    listener,
     seldom::Seldom,
     settings::{ServerSettings, TlsIdentity},
     tls::Acceptor,
@@ -38,6 +40,8 @@ pub struct Tls {
     /// SHA-256 of the client's certificate (DER), whose key it proved to hold in this handshake. Not an identity: without a
     /// configured CA anybody can make one. It is for tokens that are bound to it (RFC 8705).
     pub client_certificate: Option<[u8; 32]>,
+    /// The workload that the client is, where nobody else comes in (`ClientCertificates::svids_of`).
+    pub peer: Option<Box<Peer>>,
 }
 
 /// A request or connection that never reached the service, for counting and for the log.

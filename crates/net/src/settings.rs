@@ -24,13 +24,15 @@ pub struct TlsIdentity {
     pub client_certificates: Option<ClientCertificates>,
 }
 
-/// Whether clients are asked for a certificate, and from whom it must be. It is never an identity: see
-/// [`crate::server::Tls::client_certificate`].
+/// Whether clients are asked for a certificate, and from whom it must be. It is an identity only where `svids_of` says
+/// so: see [`crate::server::Tls`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientCertificates {
     pub demand: CertificateDemand,
     /// PEM of the CAs it must come from; `None`: any certificate whose key the client holds.
     pub ca_pem: Option<Vec<u8>>,
+    /// A trust domain. Then a client without an X.509-SVID of it, from these CAs, does not come in, and TLS is 1.3.
+    pub svids_of: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! TLS towards clients: 1.2 and 1.3, X25519MLKEM768 preferred, ALPN, session tickets, a certificate that can be replaced while
 //! running. It asks for a client certificate where it is told to, and never renegotiates (rustls cannot).
+use crate::client_certificate::Peer;
 use crate::server::{StartError, Tls};
 use crate::settings::TlsIdentity;
 use ::aws_lc_rs::digest::{SHA256, digest};
@@ -16,44 +17,55 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 pub(crate) struct Acceptor {
     config: ArcSwap<ServerConfig>,
     tickets: Arc<dyn ProducesTickets>,
+    /// Every client is a workload, for no other comes in.
+    proves_peers: bool,
 }
 
 impl Acceptor {
     pub(crate) fn new(identity: &TlsIdentity) -> Result<Acceptor, StartError> {
         let tickets = aws_lc_rs::Ticketer::new().map_err(|error| StartError::Tls(error.to_string()))?;
         let config = configure(identity, Arc::clone(&tickets))?;
-        Ok(Acceptor { config: ArcSwap::from_pointee(config), tickets })
+        Ok(Acceptor { config: ArcSwap::from_pointee(config), tickets, proves_peers: identity.proves_peers() })
     }
     pub(crate) fn replace(&self, identity: &TlsIdentity) -> Result<(), StartError> {
+        if identity.proves_peers() != self.proves_peers {
+            return Err(StartError::Tls("whether clients must be workloads cannot change while running".into()));
+        }
         self.config.store(Arc::new(configure(identity, Arc::clone(&self.tickets))?));
         Ok(())
     }
     pub(crate) async fn accept(&self, stream: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
         TlsAcceptor::from(self.config.load_full()).accept(stream).await
     }
-}
 
-/// What the handshake settled, and whether it chose HTTP/2.
-pub(crate) fn settled(stream: &TlsStream<TcpStream>) -> (Tls, bool) {
-    let (_, session) = stream.get_ref();
-    let version = match session.protocol_version() {
-        Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
-        Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
-        _ => "unknown",
-    };
-    let tls = Tls {
-        version,
-        server_name: session.server_name().map(str::to_owned),
-        client_certificate: session.peer_certificates().and_then(<[_]>::first).map(|leaf| {
-            let mut hash = [0; 32];
-            hash.copy_from_slice(digest(&SHA256, leaf).as_ref());
-            hash
-        }),
-    };
-    (tls, session.alpn_protocol() == Some(b"h2"))
+    /// What a finished handshake settled, and whether it chose HTTP/2.
+    pub(crate) fn settled(&self, stream: &TlsStream<TcpStream>) -> (Tls, bool) {
+        let (_, session) = stream.get_ref();
+        let version = match session.protocol_version() {
+            Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
+            Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
+            _ => "unknown",
+        };
+        let leaf = session.peer_certificates().and_then(<[_]>::first);
+        let tls = Tls {
+            version,
+            server_name: session.server_name().map(str::to_owned),
+            client_certificate: leaf.map(|leaf| {
+                let mut hash = [0; 32];
+                hash.copy_from_slice(digest(&SHA256, leaf).as_ref());
+                hash
+            }),
+            peer: leaf.filter(|_| self.proves_peers).and_then(|leaf| Peer::of(leaf)).map(Box::new),
+        };
+        (tls, session.alpn_protocol() == Some(b"h2"))
+    }
 }
 
 impl TlsIdentity {
+    fn proves_peers(&self) -> bool {
+        self.client_certificates.as_ref().is_some_and(|wanted| wanted.svids_of.is_some())
+    }
+
     /// Would a listener take this certificate and key? For checking a configuration before it runs.
     pub fn check(&self) -> Result<(), StartError> {
         let tickets = aws_lc_rs::Ticketer::new().map_err(|error| StartError::Tls(error.to_string()))?;
@@ -86,8 +98,13 @@ fn configure(identity: &TlsIdentity, tickets: Arc<dyn ProducesTickets>) -> Resul
         None => rustls::server::WebPkiClientVerifier::no_client_auth(),
         Some(wanted) => crate::client_certificate::verifier(wanted, &provider)?,
     };
+    // Between workloads there is no old client to be kind to.
+    let versions: &[&rustls::SupportedProtocolVersion] = match identity.proves_peers() {
+        true => &[&rustls::version::TLS13],
+        false => &[&rustls::version::TLS13, &rustls::version::TLS12],
+    };
     let mut config = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        .with_protocol_versions(versions)
         .map_err(|error| StartError::Tls(error.to_string()))?
         .with_client_cert_verifier(clients)
         .with_single_cert(chain, key)

@@ -61,6 +61,33 @@ impl SpiffeId {
     }
 }
 
+/// Workloads that a configuration names: one, or all at or below a path of the trust domain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Pattern {
+    Exact(SpiffeId),
+    /// A path with its leading slash, matched by whole segments in the trust domain of whoever compares.
+    Below(Arc<str>),
+}
+
+impl Pattern {
+    /// A whole `spiffe://` ID with a path, or a path: `/shop/web`.
+    pub fn parse(text: &str) -> Result<Pattern, SpiffeIdError> {
+        if text.starts_with('/') {
+            return check_path(text).map(|()| Pattern::Below(text.into()));
+        }
+        let id = SpiffeId::parse(text)?;
+        if id.path().is_empty() { Err(SpiffeIdError::Path) } else { Ok(Pattern::Exact(id)) }
+    }
+
+    /// `id` is one that was proved to belong to our trust domain.
+    pub fn matches(&self, id: &SpiffeId) -> bool {
+        match self {
+            Pattern::Exact(exact) => exact == id,
+            Pattern::Below(path) => id.is_at_or_below(path),
+        }
+    }
+}
+
 /// A trust domain name: 1 to 255 bytes of `[a-z0-9._-]`.
 pub fn check_trust_domain(name: &str) -> Result<(), SpiffeIdError> {
     let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-');
@@ -119,5 +146,29 @@ mod tests {
         assert!(id("spiffe://a/shop/web").is_at_or_below("/shop/web"));
         assert!(id("spiffe://a/shop/web/v2").is_at_or_below("/shop/web"));
         assert!(!id("spiffe://a/shop/webhook").is_at_or_below("/shop/web"));
+    }
+
+    #[test]
+    fn a_pattern_names_one_workload_or_a_path_of_them() {
+        let check = |pattern: &str, expected: [bool; 4]| {
+            let pattern = Pattern::parse(pattern).unwrap();
+            let ids = ["spiffe://a/shop/web", "spiffe://a/shop/web/v2", "spiffe://a/shop/webhook", "spiffe://a/shop"];
+            assert_eq!(ids.map(|id| pattern.matches(&SpiffeId::parse(id).unwrap())), expected, "{pattern:?}");
+        };
+        check("/shop/web", [true, true, false, false]);
+        check("/shop", [true, true, true, true]);
+        check("spiffe://a/shop/web", [true, false, false, false]);
+        check("spiffe://b/shop/web", [false; 4]);
+        for (text, expected) in [
+            ("", SpiffeIdError::Scheme),
+            ("*", SpiffeIdError::Scheme),
+            ("/", SpiffeIdError::Path),
+            ("/shop/", SpiffeIdError::Path),
+            ("/shop/*", SpiffeIdError::Path),
+            ("spiffe://a", SpiffeIdError::Path),
+            ("spiffe://A/x", SpiffeIdError::TrustDomain),
+        ] {
+            assert_eq!(Pattern::parse(text), Err(expected), "{text}");
+        }
     }
 }

@@ -278,7 +278,7 @@ fn client_certificates(
             Some(pem)
         }
     };
-    Some(Some(net::settings::ClientCertificates { demand, ca_pem }))
+    Some(Some(net::settings::ClientCertificates { demand, ca_pem, svids_of: None }))
 }
 
 fn holds_pem(pem: &[u8], label: &str) -> bool {

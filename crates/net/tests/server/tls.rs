@@ -158,7 +158,7 @@ fn showing(
 }
 
 fn asking(demand: CertificateDemand, ca_pem: Option<Vec<u8>>) -> TestServer {
-    let client_certificates = Some(ClientCertificates { demand, ca_pem });
+    let client_certificates = Some(ClientCertificates { demand, ca_pem, svids_of: None });
     start_with(|settings| settings.tls = Some(TlsIdentity { client_certificates, ..identity("a.example") }))
 }
 
@@ -227,7 +227,8 @@ fn api_68_a_demanded_certificate_must_be_there_and_from_the_ca() {
         assert_eq!(served(&from_ca), [false, false, true]);
         assert_eq!(served(&from_ca_or_none), [true, false, true]);
     }
-    let bad = ClientCertificates { demand: CertificateDemand::Request, ca_pem: Some(b"no PEM".to_vec()) };
+    let (demand, ca_pem) = (CertificateDemand::Request, Some(b"no PEM".to_vec()));
+    let bad = ClientCertificates { demand, ca_pem, svids_of: None };
     assert!(TlsIdentity { client_certificates: Some(bad), ..identity("a.example") }.check().is_err());
 }
 
