@@ -7,6 +7,7 @@ mod dpop;
 mod ext_authz;
 mod front;
 mod grpc;
+mod token_exchange;
 mod txn;
 mod websocket;
 pub use access_token::access_token;
@@ -14,6 +15,7 @@ pub use dpop::dpop;
 pub use ext_authz::ext_authz;
 pub use front::front;
 pub use grpc::grpc;
+pub use token_exchange::token_exchange;
 pub use txn::txn;
 pub use websocket::websocket;
 
@@ -311,5 +313,9 @@ mod tests {
     #[test]
     fn the_txn_corpus_replays() {
         replay("txn", super::txn);
+    }
+    #[test]
+    fn the_token_exchange_corpus_replays() {
+        replay("token_exchange", super::token_exchange);
     }
 }

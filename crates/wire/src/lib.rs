@@ -9,4 +9,5 @@ pub mod identity;
 pub mod network;
 pub mod proxy_protocol;
 pub mod question;
+pub mod token_exchange;
 pub mod websocket;
