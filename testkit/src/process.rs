@@ -73,8 +73,14 @@ impl Process {
     /// Writes a line to its standard input.
     #[track_caller]
     pub fn write_line(&mut self, line: &str) {
+        self.try_write_line(line).expect("it reads its standard input");
+    }
+
+    /// The same, for a program that may have ended.
+    #[track_caller]
+    pub fn try_write_line(&mut self, line: &str) -> std::io::Result<()> {
         let stdin = self.stdin.as_mut().expect("its standard input is open");
-        writeln!(stdin, "{line}").and_then(|()| stdin.flush()).expect("it reads its standard input");
+        writeln!(stdin, "{line}").and_then(|()| stdin.flush())
     }
 
     pub fn close_stdin(&mut self) {

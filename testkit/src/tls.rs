@@ -38,6 +38,11 @@ impl Ca {
 
     /// An X.509-SVID, or what would be one but for its URIs. The names count for nothing in it.
     pub fn svid(&self, uris: &[&str], names: &[&str]) -> Identity {
+        self.svid_until(uris, names, None)
+    }
+
+    /// The same, with an end of its own.
+    pub fn svid_until(&self, uris: &[&str], names: &[&str], end: Option<std::time::SystemTime>) -> Identity {
         let key = rcgen::KeyPair::generate().unwrap();
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = rcgen::CertificateParams::new(names).unwrap();
@@ -46,6 +51,9 @@ impl Ca {
         params.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages =
             vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth, rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+        if let Some(end) = end {
+            params.not_after = end.into();
+        }
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         Identity { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() }
     }

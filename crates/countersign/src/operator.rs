@@ -51,6 +51,8 @@ pub struct Facts {
     pub edge: Vec<String>,
     #[serde(default)]
     pub authz: Vec<String>,
+    #[serde(default)]
+    pub token_endpoint: Vec<String>,
     pub admin: String,
     pub audit: PathBuf,
 }
@@ -225,6 +227,7 @@ mod tests {
             pid: 1,
             edge: vec!["http://127.0.0.1:1".into()],
             authz: Vec::new(),
+            token_endpoint: Vec::new(),
             admin: "127.0.0.1:2".into(),
             audit: "audit.ndjson".into(),
         }

@@ -20,6 +20,7 @@ use proxy::edge::Edge;
 use proxy::judge::{Proofs, Shared};
 use proxy::metrics::Metrics;
 use proxy::minter::Minter;
+use proxy::token_endpoint::TokenEndpoint;
 use proxy::upstreams::Upstreams;
 use proxy::view::Views;
 
@@ -35,6 +36,7 @@ pub struct Running {
     control: Control,
     edge: Option<net::Server>,
     authz: Option<net::Server>,
+    token_endpoint: Option<net::Server>,
     admin: net::Server,
     shared: Arc<Shared>,
     access_log: Option<AccessLog>,
@@ -50,6 +52,7 @@ pub struct Running {
 struct Drain {
     edge: Duration,
     authz: Duration,
+    token_endpoint: Duration,
 }
 
 impl Drain {
@@ -57,6 +60,7 @@ impl Drain {
         Drain {
             edge: loaded.edge.as_ref().map_or(Duration::ZERO, |edge| edge.drain),
             authz: loaded.authz.as_ref().map_or(Duration::ZERO, |authz| authz.drain),
+            token_endpoint: loaded.token_endpoint.as_ref().map_or(Duration::ZERO, |exchange| exchange.drain),
         }
     }
 }
@@ -67,6 +71,7 @@ struct Fixed {
     edge: Option<Door>,
     proxy_protocol: Vec<wire::network::Network>,
     authz: Option<(Door, proxy::authz::Settings)>,
+    token_endpoint: Option<(Door, proxy::token_endpoint::Settings)>,
     admin: SocketAddr,
     audit: config::AuditSettings,
     access_log: Option<access_log::Settings>,
@@ -80,6 +85,7 @@ impl Fixed {
             proxy_protocol: loaded.edge.as_ref().map(|edge| edge.proxy_protocol.clone()).unwrap_or_default(),
             edge: loaded.edge.as_ref().map(|edge| Door::of(&edge.server)),
             authz: loaded.authz.as_ref().map(|authz| (Door::of(&authz.server), authz.asked.clone())),
+            token_endpoint: loaded.token_endpoint.as_ref().map(|door| (Door::of(&door.server), door.asked.clone())),
             admin: loaded.admin.listen,
             audit: loaded.audit.clone(),
             access_log: loaded.access_log.clone(),
@@ -100,6 +106,7 @@ impl Fixed {
         let differ = [
             ("edge.proxy_protocol", self.proxy_protocol != now.proxy_protocol),
             ("authz", self.authz != now.authz),
+            ("token_endpoint", self.token_endpoint != now.token_endpoint),
             ("admin.listen", self.admin != now.admin),
             ("audit (all but on_failure)", audit(&self.audit) != audit(&now.audit)),
             ("access_log", self.access_log != now.access_log),
@@ -140,7 +147,7 @@ impl Door {
 }
 
 impl Running {
-    /// Starts control, audit, edge, authz and admin. A listener that cannot be opened ends the start; an issuer that is down
+    /// Starts control, audit, edge, authz, token endpoint and admin. A listener that cannot be opened ends the start; an issuer that is down
     /// does not.
     pub fn start(mut loaded: Loaded) -> anyhow::Result<Running> {
         let current = Current::new();
@@ -176,6 +183,7 @@ impl Running {
         let draining = Arc::new(AtomicBool::new(false));
         let edge = loaded.edge.map(|edge| start_edge(edge.server, &shared)).transpose()?;
         let authz = loaded.authz.map(|authz| start_authz(authz, &shared)).transpose()?;
+        let token_endpoint = loaded.token_endpoint.map(|door| start_token_endpoint(door, &shared)).transpose()?;
         let registry = Arc::new(registry);
         let (of_admin, is_draining, of_minter) = (current, Arc::clone(&draining), Arc::clone(&shared.minter));
         let admin = net::Server::start(admin_settings(loaded.admin.listen), move |_worker| Admin {
@@ -188,6 +196,7 @@ impl Running {
             control,
             edge,
             authz,
+            token_endpoint,
             admin,
             shared,
             access_log,
@@ -205,6 +214,10 @@ impl Running {
 
     pub fn authz_addresses(&self) -> Vec<SocketAddr> {
         self.authz.as_ref().map(net::Server::addresses).unwrap_or_default()
+    }
+
+    pub fn token_endpoint_addresses(&self) -> Vec<SocketAddr> {
+        self.token_endpoint.as_ref().map(net::Server::addresses).unwrap_or_default()
     }
 
     pub fn admin_addresses(&self) -> Vec<SocketAddr> {
@@ -239,6 +252,7 @@ impl Running {
         }
         replace_tls(self.edge.as_ref(), loaded.edge.as_ref().map(|edge| &edge.server));
         replace_tls(self.authz.as_ref(), loaded.authz.as_ref().map(|authz| &authz.server));
+        replace_tls(self.token_endpoint.as_ref(), loaded.token_endpoint.as_ref().map(|door| &door.server));
         self.drain = Drain::of(&loaded);
         let refuse = loaded.audit.on_failure == config::OnFailure::Refuse;
         self.shared.refuse_unrecorded.store(refuse, Ordering::Relaxed);
@@ -273,12 +287,18 @@ impl Running {
         self.draining.store(true, Ordering::Relaxed);
         self.shared.views.stop_watching_upstreams();
         // Side by side: what one door still has in flight must not keep the other accepting.
-        let authz = self.authz.map(|authz| std::thread::spawn(move || drain_door(authz, self.drain.authz)));
+        let others = [(self.authz, self.drain.authz), (self.token_endpoint, self.drain.token_endpoint)];
+        let others: Vec<_> = others
+            .into_iter()
+            .filter_map(|(door, grace)| door.map(|door| std::thread::spawn(move || drain_door(door, grace))))
+            .collect();
         if let Some(edge) = self.edge {
             drain_door(edge, self.drain.edge);
         }
-        // A panic of that thread was logged by it, and its server is cut all the same.
-        let _drained = authz.map(std::thread::JoinHandle::join);
+        for other in others {
+            // A panic of that thread was logged by it, and its server is cut all the same.
+            let _drained = other.join();
+        }
         self.admin.drain(ADMIN_DRAIN);
         self.control.stop();
         self.shared.audit.stop();
@@ -294,6 +314,14 @@ fn start_edge(settings: ServerSettings, shared: &Arc<Shared>) -> Result<net::Ser
 fn start_authz(settings: config::AuthzSettings, shared: &Arc<Shared>) -> Result<net::Server, net::server::StartError> {
     let (shared, asked) = (Arc::clone(shared), Arc::new(settings.asked));
     net::Server::start(settings.server, move |_worker| Authz::new(Arc::clone(&shared), Arc::clone(&asked)))
+}
+
+fn start_token_endpoint(
+    settings: config::TokenEndpointSettings,
+    shared: &Arc<Shared>,
+) -> Result<net::Server, net::server::StartError> {
+    let (shared, asked) = (Arc::clone(shared), Arc::new(settings.asked));
+    net::Server::start(settings.server, move |_worker| TokenEndpoint::new(Arc::clone(&shared), Arc::clone(&asked)))
 }
 
 /// A listener that runs with TLS gets the certificate of the new files.
@@ -393,5 +421,30 @@ mod tests {
         check("authz: { listen: 127.0.0.1:0, from: nginx, callers: [10.0.0.7] }\n", &["authz"]);
         check("authz: { listen: 127.0.0.1:0, from: nginx, workers: 3 }\n", &["authz"]);
         check("", &["authz"]);
+    }
+    #[test]
+    fn nothing_of_the_token_endpoint_but_its_certificates_changes_while_running() {
+        let (first, second) = (testkit::tls::Ca::new(), testkit::tls::Ca::new());
+        let of = |ca: &testkit::tls::Ca, rest: &str| {
+            let own = ca.svid(&["spiffe://a.example/edge"], &["localhost"]);
+            let platform = format!(
+                "version: 1\ntrust_domain: a.example\nservices: s/*.yaml\ntoken_endpoint: {{ listen: 127.0.0.1:0, callers: /g, \
+                 tls: {{ certificate: t.pem, key: t.key, client_ca: ca.pem }}{rest} }}\n"
+            );
+            let files = Memory::default()
+                .with("c.yaml", &platform, 0o640)
+                .with("s/a.yaml", SERVICE, 0o640)
+                .with("t.pem", own.certificate_pem, 0o640)
+                .with("t.key", own.key_pem, 0o600)
+                .with("ca.pem", &ca.certificate_pem, 0o640);
+            Fixed::of(&config::load(Path::new("c.yaml"), &files).unwrap_or_else(|problems| panic!("{problems}")))
+        };
+        let start = of(&first, "");
+        let check = |ca, rest: &str, expected: &[&str]| assert_eq!(start.waiting(&of(ca, rest)), expected, "{rest}");
+        check(&second, "", &[]);
+        check(&first, ", timeouts: { drain: 5s }", &[]);
+        check(&first, ", scopes: { api: a.read }", &["token_endpoint"]);
+        check(&first, ", workers: 3", &["token_endpoint"]);
+        assert_eq!(start.waiting(&fixed("", "")), ["edge", "token_endpoint"]);
     }
 }

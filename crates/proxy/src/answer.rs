@@ -156,7 +156,7 @@ pub fn refusal(refusal: &Refusal<'_>) -> Response {
 }
 
 /// One challenge per scheme on offer, each in a field of its own, for clients that read only the first of one field.
-fn challenges(refusal: &Refusal<'_>) -> Vec<String> {
+pub(crate) fn challenges(refusal: &Refusal<'_>) -> Vec<String> {
     let public = refusal.reason.public();
     if public.status != 401 && public.oauth_error.is_none() {
         return Vec::new();

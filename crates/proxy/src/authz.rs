@@ -22,7 +22,7 @@ use crate::answer::Form;
 use crate::audit::record::RequestFacts;
 use crate::clock::UnixMs;
 use crate::judge::recording::{self, Recording};
-use crate::judge::{self, Asked, Client, Judge, Judged, Place, Shared, Stop};
+use crate::judge::{self, Asked, Client, Judge, Judged, Shared, Stop};
 
 /// A proxy that asks wrongly does so with every request: the log says it this often.
 const SAY_AGAIN: Duration = Duration::from_secs(10);
@@ -112,12 +112,13 @@ impl Authz {
         let view = self.judge.begin(&question.method, recording)?;
         recording.host(&question.host);
         let place = judge::route(view, &question.host, &question.target, recording)?;
-        refuse_other_bytes(&place, question)?;
+        // The proxy sends the path as it stands.
+        judge::refuse_other_bytes(&place, &question.target)?;
         let client = Client { ip: question.address, https: question.https, certificate: None };
         let asked = Asked { method: &question.method, host: &question.host, target: &question.target, headers, client };
         let judged = self.judge.judge(place, asked, recording, now).await?;
         // It may have been routed anew, to a service that tolerates something else.
-        refuse_other_bytes(&judged.place, question)?;
+        judge::refuse_other_bytes(&judged.place, &question.target)?;
         Ok(judged)
     }
 
@@ -145,14 +146,6 @@ impl net::Service for Authz {
     fn panicked(&self, connection: &Connection) {
         self.judge.shared.panicked(connection);
     }
-}
-
-/// The proxy sends the path as it stands, so only a path in normal form is decided on.
-fn refuse_other_bytes(place: &Place, question: &Question) -> Result<(), Stop> {
-    if place.path.as_str() == question.target.path() {
-        return Ok(());
-    }
-    Err(Stop::new(Reason::PathRefused, format!("not in normal form, which is `{}`", place.path)))
 }
 
 /// The form of a refusal to this client. Never a gRPC status: that is a 200, which a proxy that asks takes for a yes.

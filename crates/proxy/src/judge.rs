@@ -3,6 +3,7 @@
 //!
 //! It moves no byte: it never forwards, and never answers a caller.
 
+pub(crate) mod exchange;
 mod groups;
 mod identify;
 mod introspect;
@@ -196,11 +197,11 @@ impl Judge {
         };
         self.refuse_unrecorded(&place.served)?;
         let Some(credential) = credential else {
-            let permit = decide(&place, asked, None, now, recording)?;
+            let permit = decide(&place, &input(&place, asked, None, now), recording)?;
             return Ok(Judged { place, permit, stamp: None, dpop_nonce: None, entry: None });
         };
         let dpop_nonce = self.prove_possession(&place, asked, &credential, now)?;
-        let permit = decide(&place, asked, Some(&credential.entry.principal), now, recording)?;
+        let permit = decide(&place, &input(&place, asked, Some(&credential.entry.principal), now), recording)?;
         let stamp = self.stamp(&place, &permit, &credential.entry, asked.client.ip, now, recording)?;
         Ok(Judged { place, permit, stamp: Some(stamp), dpop_nonce, entry: Some(credential.entry) })
     }
@@ -216,6 +217,14 @@ impl Judge {
         }
         Ok(())
     }
+}
+
+/// What somebody else will send is decided on as it stands: only a path in normal form.
+pub(crate) fn refuse_other_bytes(place: &Place, target: &Uri) -> Result<(), Stop> {
+    if place.path.as_str() == target.path() {
+        return Ok(());
+    }
+    Err(Stop::new(Reason::PathRefused, format!("not in normal form, which is `{}`", place.path)))
 }
 
 /// Finds the service, and normalises the path, which is done nowhere else.
@@ -244,15 +253,9 @@ fn refuse_methods(method: &Method) -> Result<(), Stop> {
     }
 }
 
-fn decide(
-    place: &Place,
-    asked: Asked<'_>,
-    principal: Option<&Principal>,
-    now: UnixMs,
-    recording: &mut Recording,
-) -> Result<Permit, Stop> {
-    let policy = &place.served.service.policy;
-    let input = Input {
+/// The request as a door sees it that forwards it itself, or whose proxy does: the service's caller will be this edge.
+fn input<'a>(place: &'a Place, asked: Asked<'a>, principal: Option<&'a Principal>, now: UnixMs) -> Input<'a> {
+    Input {
         principal,
         peer: Peer::Edge,
         method: asked.method.as_str(),
@@ -261,21 +264,25 @@ fn decide(
         host: asked.host,
         client_ip: Some(asked.client.ip),
         now: now.seconds(),
-    };
-    let decision = policy.decide(&input);
+    }
+}
+
+fn decide(place: &Place, input: &Input<'_>, recording: &mut Recording) -> Result<Permit, Stop> {
+    let policy = &place.served.service.policy;
+    let decision = policy.decide(input);
     recording.decided(&decision);
     let denial = match decision.verdict {
         Verdict::Permit(permit) => return Ok(permit),
         Verdict::StepUp(step_up) => {
-            recording.explained(policy.explain(&input));
-            return Err(asked_for_more(step_up, principal));
+            recording.explained(policy.explain(input));
+            return Err(asked_for_more(step_up, input.principal));
         }
         Verdict::Denial(denial) => denial,
     };
-    recording.explained(policy.explain(&input));
+    recording.explained(policy.explain(input));
     let detail = denial.rule.map_or_else(String::new, |rule| format!("rule `{}`", rule.name));
     // Nobody is signed in: the caller is asked to, and learns nothing about rules.
-    match principal {
+    match input.principal {
         None if place.served.service.sender_constrained == SenderConstrained::Required => {
             Err(Stop::new(Reason::TokenMissing, detail).offering(Offer::Either))
         }

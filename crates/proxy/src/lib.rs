@@ -1,4 +1,5 @@
-//! The data plane: the edge, the authz role, its token cache, its minter, its audit sink, its access log, its metrics and its admin endpoint.
+//! The data plane: the edge, the authz role, the token endpoint, its token cache, its minter, its audit sink, its access
+//! log, its metrics and its admin endpoint.
 //!
 //! It never fetches keys, reads configuration files or decides by itself: control publishes snapshots, `trust` judges,
 //! `net` moves the bytes.
@@ -17,5 +18,6 @@ pub mod judge;
 pub mod metrics;
 pub mod minter;
 pub mod token_cache;
+pub mod token_endpoint;
 pub mod upstreams;
 pub mod view;

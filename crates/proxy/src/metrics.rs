@@ -172,6 +172,11 @@ impl Metrics {
         self.refusals.get_or_create(&ByKind { kind: "authz_caller" }).inc();
     }
 
+    /// A workload that is not listed asked for a token.
+    pub fn token_caller_refused(&self) {
+        self.refusals.get_or_create(&ByKind { kind: "token_caller" }).inc();
+    }
+
     /// Counts an open tunnel until the value is dropped.
     pub fn tunnel(&self) -> InFlight {
         self.tunnels_open.inc();

@@ -18,6 +18,15 @@ pub enum Reason {
     ProxyFieldMissing,
     ProxyFieldMultiple,
     ProxyFieldMalformed,
+    // The question of a workload that wants a Txn-Token (RFC 8693).
+    CallerRefused,
+    CallerExpired,
+    ExchangeMalformed,
+    GrantUnsupported,
+    ExchangeUnsupported,
+    TargetWrong,
+    ScopeUnknown,
+    ScopeRefused,
     // A WebSocket's handshake.
     WebsocketMalformed,
     WebsocketVersion,
@@ -105,7 +114,7 @@ const fn plain(status: u16, title: &'static str, detail: &'static str) -> Public
 
 impl Reason {
     /// Every reason, for metrics label sets and for the documentation.
-    pub const ALL: [Reason; 57] = {
+    pub const ALL: [Reason; 65] = {
         use Reason::*;
         [
             RequestMalformed,
@@ -120,6 +129,14 @@ impl Reason {
             ProxyFieldMissing,
             ProxyFieldMultiple,
             ProxyFieldMalformed,
+            CallerRefused,
+            CallerExpired,
+            ExchangeMalformed,
+            GrantUnsupported,
+            ExchangeUnsupported,
+            TargetWrong,
+            ScopeUnknown,
+            ScopeRefused,
             WebsocketMalformed,
             WebsocketVersion,
             WebsocketRefused,
@@ -183,6 +200,14 @@ impl Reason {
             Reason::ProxyFieldMissing => "proxy_field_missing",
             Reason::ProxyFieldMultiple => "proxy_field_multiple",
             Reason::ProxyFieldMalformed => "proxy_field_malformed",
+            Reason::CallerRefused => "caller_refused",
+            Reason::CallerExpired => "caller_expired",
+            Reason::ExchangeMalformed => "exchange_malformed",
+            Reason::GrantUnsupported => "grant_unsupported",
+            Reason::ExchangeUnsupported => "exchange_unsupported",
+            Reason::TargetWrong => "target_wrong",
+            Reason::ScopeUnknown => "scope_unknown",
+            Reason::ScopeRefused => "scope_refused",
             Reason::WebsocketMalformed => "websocket_malformed",
             Reason::WebsocketVersion => "websocket_version",
             Reason::WebsocketRefused => "websocket_refused",
@@ -266,6 +291,34 @@ impl Reason {
                 "Proxy misconfigured",
                 "The proxy in front of this service does not say all that is needed to decide. Give the decision id to \
                  whoever runs it.",
+            ),
+            Reason::CallerRefused => plain(
+                400,
+                "Not a known caller",
+                "This workload may not ask for tokens here. The platform lists who may.",
+            ),
+            Reason::CallerExpired => plain(
+                401,
+                "Certificate ended",
+                "The certificate that this connection was made with has ended. Connect again with the new one.",
+            ),
+            Reason::ExchangeMalformed => {
+                plain(400, "Bad token request", "The request for a token is not as it must be. Mend the caller.")
+            }
+            Reason::GrantUnsupported | Reason::ExchangeUnsupported => plain(
+                400,
+                "Not exchanged here",
+                "Only access tokens of the configured issuers are exchanged here, and only for Txn-Tokens.",
+            ),
+            Reason::TargetWrong => plain(
+                400,
+                "Another trust domain",
+                "Tokens are given out here for this trust domain alone. Ask with its name as `audience`.",
+            ),
+            Reason::ScopeUnknown | Reason::ScopeRefused => plain(
+                403,
+                "Scope not granted",
+                "The scope is not what the rules grant for this request, or goes beyond the scopes of the subject token.",
             ),
             Reason::WebsocketMalformed => plain(
                 400,

@@ -56,10 +56,18 @@ fn process_table(loaded: &Loaded) -> Table {
     let doors = [
         ("edge", loaded.edge.as_ref().map(|edge| &edge.server)),
         ("authz", loaded.authz.as_ref().map(|authz| &authz.server)),
+        ("token endpoint", loaded.token_endpoint.as_ref().map(|door| &door.server)),
     ];
     for (name, server) in doors {
         let Some(server) = server else { continue };
-        let tls = if server.tls.is_some() { "TLS" } else { "plain HTTP" };
+        let demands_svids = |tls: &net::settings::TlsIdentity| {
+            tls.client_certificates.as_ref().is_some_and(|clients| clients.svids_of.is_some())
+        };
+        let tls = match &server.tls {
+            Some(tls) if demands_svids(tls) => "mutual TLS",
+            Some(_) => "TLS",
+            None => "plain HTTP",
+        };
         let listen: Vec<String> = server.listen.iter().map(ToString::to_string).collect();
         table.row(vec![Cell::new(name, Tone::Dim), listen.join(", ").into(), tls.into()]);
     }
@@ -147,6 +155,7 @@ fn summary(loaded: &Loaded) -> Value {
         "listen": loaded.edge.as_ref().map(|edge| &edge.server.listen),
         "tls": loaded.edge.as_ref().is_some_and(|edge| edge.server.tls.is_some()),
         "authz": loaded.authz.as_ref().map(|authz| json!({ "listen": authz.server.listen, "tls": authz.server.tls.is_some() })),
+        "token_endpoint": loaded.token_endpoint.as_ref().map(|door| json!({ "listen": door.server.listen })),
         "admin": loaded.admin.listen,
         "audit": loaded.audit.file,
         "issuers": issuers.collect::<Vec<_>>(),

@@ -31,7 +31,13 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Exit> {
     runtime.block_on(async {
         let answers = Arc::new(OfRunning::of(&running));
         let _operator = Operator::start(&running.state, &facts(&running), answers)?;
-        tracing::info!(edge = ?running.edge_addresses(), authz = ?running.authz_addresses(), admin = ?running.admin_addresses(), "serving");
+        tracing::info!(
+            edge = ?running.edge_addresses(),
+            authz = ?running.authz_addresses(),
+            token_endpoint = ?running.token_endpoint_addresses(),
+            admin = ?running.admin_addresses(),
+            "serving"
+        );
         serve::until_stopped(running, &args.config.path, watched, None).await
     })?;
     Ok(Exit::Good)
@@ -42,6 +48,7 @@ pub fn facts(running: &Running) -> Facts {
         pid: std::process::id(),
         edge: running.edge_addresses().iter().map(ToString::to_string).collect(),
         authz: running.authz_addresses().iter().map(ToString::to_string).collect(),
+        token_endpoint: running.token_endpoint_addresses().iter().map(ToString::to_string).collect(),
         admin: running.admin_addresses().first().map(ToString::to_string).unwrap_or_default(),
         audit: running.audit_file.clone(),
     }

@@ -76,7 +76,7 @@ impl Loader<'_> {
             trust_domain: &trust_domain,
             issuers: all_good.then_some(issuers.as_slice()),
             failing,
-            authz: file.authz.is_some(),
+            others_forward: file.authz.is_some() || file.token_endpoint.is_some(),
         };
         let built = self.services(&paths, base, &platform);
         let desired = |services| feed::Desired { trust_domain, issuers, services, introspection, graph };
@@ -101,6 +101,7 @@ impl Loader<'_> {
             desired: desired(services),
             edge: process.edge?,
             authz: process.authz?,
+            token_endpoint: process.token_endpoint?,
             admin: process.admin,
             audit: process.audit,
             access_log: process.access_log,

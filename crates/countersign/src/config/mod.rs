@@ -19,6 +19,7 @@ pub mod settings;
 pub mod telemetry;
 #[cfg(test)]
 mod tests;
+pub mod token_endpoint;
 pub mod token_kinds;
 pub mod units;
 pub mod upstream;
@@ -44,6 +45,8 @@ pub struct Loaded {
     pub edge: Option<EdgeSettings>,
     /// Where proxies ask; absent where nobody does.
     pub authz: Option<AuthzSettings>,
+    /// Where workloads ask for tokens; absent where none does.
+    pub token_endpoint: Option<TokenEndpointSettings>,
     pub admin: AdminSettings,
     pub audit: AuditSettings,
     pub access_log: Option<proxy::access_log::Settings>,
@@ -73,6 +76,14 @@ pub struct EdgeSettings {
 pub struct AuthzSettings {
     pub server: ServerSettings,
     pub asked: proxy::authz::Settings,
+    pub drain: Duration,
+}
+
+/// The token endpoint: its listeners, who may ask for what, and how long it drains.
+#[derive(Debug, Clone)]
+pub struct TokenEndpointSettings {
+    pub server: ServerSettings,
+    pub asked: proxy::token_endpoint::Settings,
     pub drain: Duration,
 }
 

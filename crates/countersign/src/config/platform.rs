@@ -2,6 +2,7 @@
 //! JSON Schema and the reference page come from them. Defaults and limits are applied in `build`.
 use super::decode::{At, ByteSize, Decode, Decoder, Interval, Named, Needed, OneOrMany, section, words};
 use super::telemetry::AccessLogSection;
+use super::token_endpoint::TokenEndpointSection;
 use super::token_kinds::{DpopSection, GraphSection, IntrospectionSection, SenderConstrainedWord};
 use super::yaml::{Node, Value};
 
@@ -11,6 +12,7 @@ section! {
     /// The platform team's file: who we are, whose tokens we accept, where we listen, where records go.
     PlatformFile as "the platform file" hints [
         ("sign_in", LATER), ("passkeys", LATER), ("sessions", LATER),
+        ("token", "did you mean `token_endpoint`?"), ("tokens", "did you mean `token_endpoint`?"), ("sts", "did you mean `token_endpoint`?"),
         ("nats", "the NATS gateway is not available in this version; remove it"),
         ("store", "a control-plane store is not available in this version; remove it (state lives under `state`)"),
         ("control", "a separate control plane is not available in this version; remove it"),
@@ -26,10 +28,12 @@ section! {
         trust_domain: Needed<At<String>>,
         /// OpenID providers whose access tokens are accepted, each under a name of your choice (at most 64). The name becomes part of every subject (`name|id`): do not change it later.
         issuers: Option<Named<IssuerSection>>,
-        /// Where requests arrive. Required unless there is `authz`.
+        /// Where requests arrive. Required unless there is `authz` or `token_endpoint`.
         edge: Option<EdgeSection>,
         /// Where proxies that stand in front of the services ask for verdicts.
         authz: Option<At<AuthzSection>>,
+        /// Where workloads exchange access tokens for Txn-Tokens (RFC 8693).
+        token_endpoint: Option<At<TokenEndpointSection>>,
         /// Metrics and health checks.
         admin: Option<AdminSection>,
         /// The audit record: one line per decision.

@@ -42,7 +42,7 @@ pub struct Platform<'a> {
     pub issuers: Option<&'a [Arc<Profile>]>,
     pub failing: FailingTests,
     /// Proxies ask here, so a service need not say where it runs.
-    pub authz: bool,
+    pub others_forward: bool,
 }
 
 pub fn build(node: &Node, platform: &Platform<'_>, context: &mut Context<'_, '_>) -> Option<Building> {
@@ -58,8 +58,9 @@ pub fn build(node: &Node, platform: &Platform<'_>, context: &mut Context<'_, '_>
         let warning = context.to.source.problem(at, what, "add `expose: { host: …, path: … }`").warning();
         context.to.problems.push(warning);
     }
-    if file.upstream.is_none() && !platform.authz {
-        let fix = "add `upstream: http://host:port`; only behind a proxy that asks (`authz`) it may be left out";
+    if file.upstream.is_none() && !platform.others_forward {
+        let fix = "add `upstream: http://host:port`; it may be left out only where others forward, who ask first (`authz`, \
+                   `token_endpoint`)";
         context.to.report(node.at, "no `upstream`: the edge would not know where to forward to", fix);
     }
     // `None` where it had a problem, which was reported.

@@ -1,4 +1,5 @@
 //! From the decoded platform file to what the process needs: listeners, limits, audit, log. Issuers are in `issuer`.
+use super::TokenEndpointSettings;
 use super::authz::authz;
 use super::decode::{At, Decoder, OneOrMany};
 use super::files::{Files, ReadError};
@@ -10,6 +11,7 @@ use super::platform::{
 use super::problem::Span;
 use super::proxies;
 use super::telemetry;
+use super::token_endpoint::token_endpoint;
 use super::units;
 use super::{AdminSettings, AuditSettings, AuthzSettings, EdgeSettings, Fsync, LogLevel, LogSettings, OnFailure};
 use net::settings::{CertificateDemand, Limits, ServerSettings, Timeouts, TlsIdentity};
@@ -68,6 +70,7 @@ impl Context<'_, '_> {
 pub struct Process {
     pub edge: Option<Option<EdgeSettings>>,
     pub authz: Option<Option<AuthzSettings>>,
+    pub token_endpoint: Option<Option<TokenEndpointSettings>>,
     pub admin: AdminSettings,
     pub audit: AuditSettings,
     pub access_log: Option<proxy::access_log::Settings>,
@@ -79,24 +82,44 @@ pub struct Process {
 pub fn process(file: &PlatformFile, at: Span, context: &mut Context<'_, '_>) -> Process {
     check_version(file, &mut context.to);
     let state = context.path(file.state.as_ref().map_or(DEFAULT_STATE, |state| &state.value));
-    if file.edge.is_none() && file.authz.is_none() {
+    if file.edge.is_none() && file.authz.is_none() && file.token_endpoint.is_none() {
         let fix = "add `edge: { listen: … }` to forward requests, or `authz: { listen: …, from: nginx }` for a proxy that asks";
         context.to.report(at, "neither `edge` nor `authz`: nothing would listen", fix);
     }
     let edge = built(file.edge.as_ref(), |section| edge(section, context));
     let authz = built(file.authz.as_ref(), |section| authz(section, context));
-    let edges = edge.iter().flatten().flat_map(|edge| edge.server.listen.as_slice()).copied().collect::<Vec<_>>();
-    let asked = authz.iter().flatten().flat_map(|authz| authz.server.listen.as_slice()).copied().collect::<Vec<_>>();
-    if let (Some(section), Some(both)) =
-        (&file.authz, edges.iter().find(|address| address.port() != 0 && asked.contains(address)))
-    {
+    let domain = file.trust_domain.0.as_ref().map_or("", |named| named.value.as_str());
+    let token_endpoint = built(file.token_endpoint.as_ref(), |section| token_endpoint(section, domain, context));
+    let edges = addresses(edge.as_ref(), |edge| &edge.server);
+    let asked = addresses(authz.as_ref(), |authz| &authz.server);
+    let exchange = addresses(token_endpoint.as_ref(), |exchange| &exchange.server);
+    if let Some(section) = &file.authz {
         let fix = "give it a port of its own; clients must not reach it";
-        context.to.report(section.at, format!("`{both}` is the edge's address too"), fix);
+        apart(section.at, &asked, &[("edge", &edges)], fix, &mut context.to);
     }
-    let admin = admin(file, &[("edge", &edges), ("authz role", &asked)], context);
+    if let Some(section) = &file.token_endpoint {
+        let fix = "give it a port of its own; it lets nobody in without a certificate";
+        apart(section.at, &exchange, &[("edge", &edges), ("authz role", &asked)], fix, &mut context.to);
+    }
+    let taken: [(&str, &[SocketAddr]); 3] = [("edge", &edges), ("authz role", &asked), ("token endpoint", &exchange)];
+    let admin = admin(file, &taken, context);
     let audit = audit(file.audit.as_ref(), &state, context);
     let access_log = telemetry::access_log(file.access_log.as_ref(), &audit.file, context);
-    Process { edge, authz, admin, audit, access_log, log: log(file.log.as_ref()), state }
+    Process { edge, authz, token_endpoint, admin, audit, access_log, log: log(file.log.as_ref()), state }
+}
+
+fn addresses<T>(built: Option<&Option<T>>, server: impl Fn(&T) -> &ServerSettings) -> Vec<SocketAddr> {
+    built.into_iter().flatten().flat_map(|door| server(door).listen.iter().copied()).collect()
+}
+
+/// Two doors on one address would each get some of the connections.
+fn apart(at: Span, own: &[SocketAddr], taken: &[(&str, &[SocketAddr])], fix: &str, to: &mut Decoder<'_>) {
+    let is_both = |address: &&SocketAddr, taken: &[SocketAddr]| address.port() != 0 && taken.contains(address);
+    for (whose, taken) in taken {
+        if let Some(both) = own.iter().find(|address| is_both(address, taken)) {
+            to.report(at, format!("`{both}` is the {whose}'s address too"), fix);
+        }
+    }
 }
 
 fn check_version(file: &PlatformFile, to: &mut Decoder<'_>) {
@@ -293,10 +316,8 @@ fn admin(file: &PlatformFile, taken: &[(&str, &[SocketAddr])], context: &mut Con
         return AdminSettings { listen: fallback };
     };
     let listen = address(&named.value, named.at, &mut context.to).unwrap_or(fallback);
-    if let Some((whose, _)) = taken.iter().find(|(_, taken)| listen.port() != 0 && taken.contains(&listen)) {
-        let fix = "give it a port of its own; it serves metrics without asking who reads them";
-        context.to.report(named.at, format!("`{listen}` is the {whose}'s address too"), fix);
-    }
+    let fix = "give it a port of its own; it serves metrics without asking who reads them";
+    apart(named.at, &[listen], taken, fix, &mut context.to);
     AdminSettings { listen }
 }
 

@@ -37,6 +37,8 @@ mod review;
 mod serving;
 mod step_up;
 mod streaming;
+mod token_endpoint;
+mod token_endpoint_hostile;
 mod top;
 mod websocket;
 mod websocket_h2;

@@ -49,6 +49,7 @@ fn decoder_and_schema_know_the_same_keys() {
     use config::platform::*;
     use config::service::*;
     use config::telemetry::*;
+    use config::token_endpoint::*;
     use config::token_kinds::*;
     let check = |schema: &Value, expected: &[(&str, &[&str])]| {
         let mut got = sections(schema);
@@ -76,6 +77,8 @@ fn decoder_and_schema_know_the_same_keys() {
             ("EdgeTimeouts", EdgeTimeouts::KEYS),
             ("AuthzSection", AuthzSection::KEYS),
             ("AuthzFieldsSection", AuthzFieldsSection::KEYS),
+            ("TokenEndpointSection", TokenEndpointSection::KEYS),
+            ("TokenTlsSection", TokenTlsSection::KEYS),
             ("AdminSection", AdminSection::KEYS),
             ("AuditSection", AuditSection::KEYS),
             ("RotateSection", RotateSection::KEYS),

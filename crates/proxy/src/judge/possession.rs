@@ -11,7 +11,7 @@ use http::header::HOST;
 use trust::dpop::{self, Freshness, Nonces, Proof, ReplayError, Replays};
 use trust::issuer::{DpopNonce, SenderConstrained};
 use trust::reason::Reason;
-use trust::token::{Bound, Scheme};
+use trust::token::{Binding, Bound, Scheme};
 
 use super::identify::{Credential, stop};
 use super::{Asked, Judge, Place, Stop};
@@ -44,22 +44,9 @@ impl Judge {
         credential: &Credential,
         now: UnixMs,
     ) -> Result<Option<Box<HeaderValue>>, Stop> {
-        let binding = &credential.entry.binding;
-        if binding.is_plain(credential.scheme) {
-            return match place.served.service.sender_constrained {
-                SenderConstrained::Optional => Ok(None),
-                SenderConstrained::Required => Err(Stop::new(
-                    Reason::SenderConstrained,
-                    "the token is bound to nothing (no `cnf`), and this service has `sender_constrained: required`",
-                )
-                .offering(Offer::Either)),
-            };
-        }
-        let certificate = asked.client.certificate.as_ref();
+        let (binding, certificate) = (&credential.entry.binding, asked.client.certificate.as_ref());
         if credential.scheme == Scheme::Bearer {
-            let offer = if binding.bound() == Some(Bound::Certificate) { Offer::Bearer } else { Offer::Either };
-            binding.check(Scheme::Bearer, None, certificate).map_err(|refused| stop(refused).offering(offer))?;
-            return Ok(None);
+            return bearer(place, binding, certificate).map(|()| None);
         }
         let proof = proof(place, asked, credential, now)?;
         binding.check(Scheme::Dpop, Some(proof.thumbprint()), certificate).map_err(stop)?;
@@ -87,6 +74,22 @@ impl Judge {
         let challenge = Challenge { offer: Offer::Dpop, dpop_nonce: newest(), claims: None };
         Err(Stop { challenge, ..Stop::new(Reason::DpopNonce, detail) })
     }
+}
+
+/// What a token has to have proved that was sent without a DPoP proof.
+pub(super) fn bearer(place: &Place, binding: &Binding, certificate: Option<&[u8; 32]>) -> Result<(), Stop> {
+    if binding.is_plain(Scheme::Bearer) {
+        return match place.served.service.sender_constrained {
+            SenderConstrained::Optional => Ok(()),
+            SenderConstrained::Required => Err(Stop::new(
+                Reason::SenderConstrained,
+                "the token is bound to nothing (no `cnf`), and this service has `sender_constrained: required`",
+            )
+            .offering(Offer::Either)),
+        };
+    }
+    let offer = if binding.bound() == Some(Bound::Certificate) { Offer::Bearer } else { Offer::Either };
+    binding.check(Scheme::Bearer, None, certificate).map_err(|refused| stop(refused).offering(offer))
 }
 
 /// The one proof of this request, checked against what was decided on.

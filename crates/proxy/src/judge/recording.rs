@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -29,6 +30,8 @@ use crate::token_cache::{Entry, Minted};
 use crate::view::{Served, View};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// Whom the rules see as the caller is not known yet.
+const NOBODY: &str = "client";
 /// Status recorded when the client went away before an answer began.
 const CLIENT_GONE: u16 = 499;
 
@@ -170,7 +173,12 @@ impl Recording {
                 Verdict::StepUp(step_up) => (Decision::StepUp, Some(Arc::clone(&step_up.rule))),
                 Verdict::Denial(denial) => (Decision::Deny, denial.rule.clone()),
             };
-            record.request.peer = if record.request.proxy.is_none() { "edge" } else { "authz" }.into();
+            match record.request.proxy {
+                None => record.request.peer = "edge".into(),
+                Some(_) if record.request.peer == NOBODY => record.request.peer = "authz".into(),
+                // A workload that asks for itself was known before.
+                Some(_) => {}
+            }
         });
     }
 
@@ -179,9 +187,23 @@ impl Recording {
     }
 
     pub(crate) fn stamped(&mut self, minted: &Minted) {
+        self.minted(&minted.txn, &minted.tth);
+    }
+
+    pub(crate) fn minted(&mut self, txn: &Arc<str>, tth: &Arc<str>) {
         self.note(|record| {
-            record.txn = Some(Arc::clone(&minted.txn));
-            record.tth = Some(Arc::clone(&minted.tth));
+            record.txn = Some(Arc::clone(txn));
+            record.tth = Some(Arc::clone(tth));
+        });
+    }
+
+    /// The request is a question about this one, which somebody else will send.
+    pub(crate) fn names(&mut self, method: &Method, host: &str, path: &str, client_ip: Option<IpAddr>) {
+        self.note(|record| {
+            record.request.method = self::method(method);
+            record.request.host = bounded(host);
+            record.request.path = bounded(path);
+            record.request.client_ip = client_ip;
         });
     }
 
@@ -344,7 +366,7 @@ pub(crate) fn facts(request: &Request, connection: &Connection) -> RequestFacts 
         method: method(request.method()),
         host: String::new(),
         path: bounded(request.uri().path()),
-        peer: "client".into(),
+        peer: NOBODY.into(),
         client_ip: Some(Client::of(connection).ip),
         proxy: None,
         protocol: protocol(request.version()).into(),

@@ -9,7 +9,7 @@ use http::HeaderValue;
 use trust::path::NormalPath;
 use trust::policy::Permit;
 use trust::reason::Reason;
-use trust::txn::Claims;
+use trust::txn::{Claims, SigningKey};
 
 use super::recording::Recording;
 use super::{Judge, Place, Stop};
@@ -62,11 +62,26 @@ impl Judge {
         permit: &Permit,
         entry: &Entry,
         (key, params): (MintKey, &[(Arc<str>, String)]),
-        signing: &trust::txn::SigningKey,
+        signing: &SigningKey,
         now: UnixMs,
     ) -> Result<Minted, Stop> {
-        let failed = |why: String| Stop::new(Reason::MintFailed, why);
-        let txn = self.ids.txn(now).map_err(|error| failed(error.to_string()))?;
+        let req_ip = client_net_text(key.client_net);
+        let said = Said { permit, req_wl: self.shared.minter.spiffe_id(), req_ip: Some(&req_ip), params };
+        let Signed { token, txn, tth, expires_at } = self.sign(view, entry, &said, signing, now)?;
+        let mut header = HeaderValue::from_str(&token).map_err(|error| failed(&error))?;
+        header.set_sensitive(true);
+        Ok(Minted { key, header, txn, tth, minted_at: now, expires_at })
+    }
+
+    pub(super) fn sign(
+        &self,
+        view: &View,
+        entry: &Entry,
+        said: &Said<'_>,
+        signing: &SigningKey,
+        now: UnixMs,
+    ) -> Result<Signed, Stop> {
+        let txn = self.ids.txn(now).map_err(|error| failed(&error))?;
         let issued_at = now.seconds();
         let expires_at = (issued_at + TOKEN_LIFE_S).min(entry.principal.expires_at.max(issued_at + 1));
         let groups: Vec<Arc<str>> =
@@ -77,25 +92,45 @@ impl Judge {
             issued_at,
             expires_at,
             principal: &entry.principal,
-            scope: permit.scope(),
-            req_wl: self.shared.minter.spiffe_id(),
-            req_ip: Some(&client_net_text(key.client_net)),
+            scope: said.permit.scope(),
+            req_wl: said.req_wl,
+            req_ip: said.req_ip,
             sid: None,
             binding: &entry.binding,
-            route: permit.route(),
-            params,
+            route: said.permit.route(),
+            params: said.params,
             groups: &groups,
         };
-        let token = signing.mint(&claims).map_err(|error| failed(error.to_string()))?;
+        let token = signing.mint(&claims).map_err(|error| failed(&error))?;
         let tth = base64url(digest(&SHA256, token.as_bytes()).as_ref()).into();
-        let mut header = HeaderValue::from_str(&token).map_err(|error| failed(error.to_string()))?;
-        header.set_sensitive(true);
-        Ok(Minted { key, header, txn: txn.to_string().into(), tth, minted_at: now, expires_at })
+        Ok(Signed { token, txn: txn.to_string().into(), tth, expires_at })
     }
 }
 
+/// What a Txn-Token says besides the principal.
+pub(super) struct Said<'a> {
+    pub(super) permit: &'a Permit,
+    /// SPIFFE ID of who asked for it.
+    pub(super) req_wl: &'a str,
+    /// Truncated client address.
+    pub(super) req_ip: Option<&'a str>,
+    pub(super) params: &'a [(Arc<str>, String)],
+}
+
+/// A new Txn-Token. It must not be shown: no `Debug`.
+pub(super) struct Signed {
+    pub(super) token: String,
+    pub(super) txn: Arc<str>,
+    pub(super) tth: Arc<str>,
+    pub(super) expires_at: i64,
+}
+
+fn failed(why: &dyn std::fmt::Display) -> Stop {
+    Stop::new(Reason::MintFailed, why.to_string())
+}
+
 /// What stood where the route template has wildcards, numbered from 1 in their order; `**` is one parameter.
-fn parameters(route: &str, path: &NormalPath) -> Vec<(Arc<str>, String)> {
+pub(super) fn parameters(route: &str, path: &NormalPath) -> Vec<(Arc<str>, String)> {
     let template = route.split_once(" /").map_or("", |(_, template)| template);
     let mut segments = path.segments();
     let mut found = Vec::new();
