@@ -19,6 +19,7 @@ const SENDS_MAX: u32 = 2;
 const PAUSE: Duration = Duration::from_millis(20);
 
 pub(super) struct Tries<'t> {
+    target: &'t Target,
     pub(super) waits: Waits,
     /// A bit for each endpoint that failed.
     pub(super) tried: u64,
@@ -46,6 +47,7 @@ impl<'t> Tries<'t> {
         }
         let until = began + waits.all;
         Tries {
+            target,
             waits,
             tried: 0,
             sends: 0,
@@ -212,7 +214,9 @@ impl<'t> Tries<'t> {
         now: Instant,
         response: &mut Response,
     ) {
-        if !is_failure(response.status()) {
+        if self.target.settings.http2 && says_unavailable(response.headers()) {
+            group.failed(self.target, at, self.began, Fault::Answer, &"UNAVAILABLE of gRPC");
+        } else if !is_failure(response.status()) {
             group.answered(at, now, now.duration_since(self.began));
         }
         let tries = self.sends + self.unconnected;
@@ -258,4 +262,10 @@ fn error_at(group: &Group, at: usize, error: ForwardError) -> ForwardError {
 /// Answers by which an endpoint says that it cannot, rather than that it will not.
 fn is_failure(status: http::StatusCode) -> bool {
     matches!(status.as_u16(), 502..=504)
+}
+
+/// gRPC's own 503, in an answer that is nothing but trailers (`grpc-status` in the head). Its other statuses are verdicts on
+/// the call: DEADLINE_EXCEEDED, too, for callers choose their deadlines.
+fn says_unavailable(headers: &http::HeaderMap) -> bool {
+    headers.get("grpc-status").is_some_and(|status| status.as_bytes() == b"14")
 }

@@ -171,6 +171,70 @@ async fn an_endpoint_that_fails_is_put_aside() {
     assert!(status.ejections <= 1 && status.endpoints.len() == 2, "{status:?}");
 }
 
+/// An upstream that answers every gRPC call with this status, as trailers only.
+struct Calls {
+    status: &'static str,
+    count: Arc<AtomicUsize>,
+}
+
+impl crate::Service for Calls {
+    async fn call(&self, _: Request, _: &Arc<crate::Connection>) -> Response {
+        self.count.fetch_add(1, SeqCst);
+        let mut response = Response::new(Body::empty());
+        response.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+        response.headers_mut().insert("grpc-status", self.status.parse().unwrap());
+        response
+    }
+    fn refused(&self, _: crate::Refusal, _: &crate::Connection) {}
+    fn panicked(&self, _: &crate::Connection) {}
+}
+
+fn serve_calls(status: &'static str) -> (crate::Server, Arc<AtomicUsize>) {
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&count);
+    let serving = crate::settings::ServerSettings {
+        listen: vec!["127.0.0.1:0".parse().unwrap()],
+        tls: None,
+        preamble: None,
+        limits: crate::settings::Limits::default(),
+        timeouts: crate::settings::Timeouts::default(),
+        workers: 1,
+    };
+    let make = move |_| Calls { status, count: Arc::clone(&counted) };
+    (crate::Server::start(serving, make).unwrap(), count)
+}
+
+/// How many of 200 calls went to the endpoint that answers so, and how often it was put aside; one failure is enough here,
+/// for who is slow at first may not be asked five times.
+async fn calls_to(status: &'static str) -> (usize, u64) {
+    let ((bad, asked), (good, _)) = (serve_calls(status), serve_calls("0"));
+    let addresses = [bad.addresses()[0], good.addresses()[0]];
+    let outliers = Outliers { failures: 1, base: Duration::from_secs(60), ..Outliers::default() };
+    let target = TargetSettings { http2: true, outliers, ..settings(&addresses) };
+    let target = Arc::new(new_target(target).unwrap());
+    let pool = Pool::new();
+    for _ in 0..200 {
+        let call = request(Method::POST, "/orders.Orders/Get", Body::empty());
+        let answer = pool.send(&target, call).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+        answer.into_body().read_all(1).await.unwrap();
+    }
+    let ejections = target.status().unwrap().ejections;
+    // Dropping a server joins its threads.
+    tokio::task::spawn_blocking(move || drop((bad, good))).await.unwrap();
+    (asked.load(SeqCst), ejections)
+}
+
+#[tokio::test]
+async fn an_endpoint_whose_grpc_calls_are_unavailable_is_put_aside() {
+    assert_eq!(calls_to("14").await, (1, 1));
+    // Verdicts on the call are none on the endpoint.
+    for status in ["4", "5", "8", "13", "16"] {
+        let (asked, ejections) = calls_to(status).await;
+        assert!(asked > 0 && ejections == 0, "{status}: {asked} calls, {ejections} times put aside");
+    }
+}
+
 #[tokio::test]
 async fn a_fleet_that_fails_as_a_whole_is_used_as_a_whole() {
     let (one, two) = (
