@@ -52,9 +52,12 @@ enum Task {
     },
     /// WebSocket through the edge, judged by the Autobahn testsuite: no case worse than without the edge
     Autobahn {
-        /// Also the slow groups: large messages and compression
+        /// Also the slow groups, for an hour: large messages and compression
         #[arg(long)]
         all: bool,
+        /// Only these, as the suite counts them: `12.1.*`, `9.*`, `6.4.1`
+        #[arg(long, value_delimiter = ',', conflicts_with = "all")]
+        cases: Vec<String>,
     },
     /// Install the peer programs that tests and benchmarks talk to, and nothing else
     Peers {
@@ -100,7 +103,7 @@ fn run(task: Task) -> Result<()> {
         Task::H2spec => h2spec::check(),
         Task::Dist { check: true, .. } => dist::check(),
         Task::Dist { binary, .. } => dist::run(binary.as_deref()),
-        Task::Autobahn { all } => autobahn::check(all),
+        Task::Autobahn { all, cases } => autobahn::check(all, &cases),
         Task::Peers { bench } => peers::install(if bench { peers::Purpose::Bench } else { peers::Purpose::Test }),
         Task::Fuzz { minutes, target } => fuzz::run(minutes, target.as_deref()),
         Task::Bench { which: Bench::Edge(options) } => bench::edge::run(&options),
