@@ -45,7 +45,7 @@ pub(crate) fn install(purpose: Purpose) -> Result<()> {
             python(
                 "test",
                 "tests/peers/requirements.txt",
-                "import envoy, grpc, joserfc, jwcrypto, kubernetes_validate, yaml",
+                "import envoy, grpc, joserfc, jwcrypto, kubernetes_validate, opentelemetry.proto, opentelemetry.semconv, yaml",
             )?;
             node()?;
             h2spec()

@@ -130,27 +130,8 @@ fn label<'a>(labels: &'a [(String, String)], name: &str) -> Option<&'a str> {
     labels.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
 }
 
-/// `name{label="value",…} 1.5`
 fn line(text: &str) -> Option<(Series, f64)> {
-    let (series, value) = text.rsplit_once(' ')?;
-    let value = value.parse().ok()?;
-    let Some((name, rest)) = series.split_once('{') else { return Some(((series.to_owned(), Vec::new()), value)) };
-    let mut labels = Vec::new();
-    let mut rest = rest.strip_suffix('}')?;
-    while let Some((name, after)) = rest.split_once("=\"") {
-        let mut value = String::new();
-        let mut characters = after.char_indices();
-        let end = loop {
-            match characters.next()? {
-                (at, '"') => break at,
-                (_, '\\') => value.push(characters.next()?.1),
-                (_, other) => value.push(other),
-            }
-        };
-        labels.push((name.trim_start_matches(',').to_owned(), value));
-        rest = after.get(end + 1..)?;
-    }
-    Some(((name.to_owned(), labels), value))
+    wire::openmetrics::sample(text).map(|sample| ((sample.name, sample.labels), sample.value))
 }
 
 #[cfg(test)]

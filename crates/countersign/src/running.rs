@@ -20,6 +20,7 @@ use proxy::edge::Edge;
 use proxy::judge::{Proofs, Shared};
 use proxy::metrics::Metrics;
 use proxy::minter::Minter;
+use proxy::otlp::{self, Otlp};
 use proxy::token_endpoint::TokenEndpoint;
 use proxy::upstreams::Upstreams;
 use proxy::view::Views;
@@ -40,6 +41,7 @@ pub struct Running {
     admin: net::Server,
     shared: Arc<Shared>,
     access_log: Option<AccessLog>,
+    otlp: Option<Otlp>,
     draining: Arc<AtomicBool>,
     drain: Drain,
     started_with: Fixed,
@@ -75,6 +77,7 @@ struct Fixed {
     admin: SocketAddr,
     audit: config::AuditSettings,
     access_log: Option<access_log::Settings>,
+    telemetry: Option<Arc<otlp::Settings>>,
     log: config::LogSettings,
 }
 
@@ -89,6 +92,7 @@ impl Fixed {
             admin: loaded.admin.listen,
             audit: loaded.audit.clone(),
             access_log: loaded.access_log.clone(),
+            telemetry: loaded.telemetry.clone(),
             log: loaded.log,
         }
     }
@@ -110,10 +114,18 @@ impl Fixed {
             ("admin.listen", self.admin != now.admin),
             ("audit (all but on_failure)", audit(&self.audit) != audit(&now.audit)),
             ("access_log", self.access_log != now.access_log),
+            ("telemetry", telemetry_differs(self.telemetry.as_deref(), now.telemetry.as_deref())),
             ("log", self.log != now.log),
         ];
         waiting.extend(differ.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key));
         waiting
+    }
+}
+
+fn telemetry_differs(old: Option<&otlp::Settings>, new: Option<&otlp::Settings>) -> bool {
+    match (old, new) {
+        (Some(old), Some(new)) => !old.is_same(new),
+        (old, new) => old.is_some() != new.is_some(),
     }
 }
 
@@ -157,18 +169,21 @@ impl Running {
         let (started_with, drain) = (Fixed::of(&loaded), Drain::of(&loaded));
         let collect = loaded.access_log.as_ref().map(|log| access_log::Collect { query: log.query });
         let access_log = loaded.access_log.map(AccessLog::open).transpose()?;
-        let sinks = access_log.iter().map(AccessLog::sink).collect();
+        let traces = loaded.telemetry.as_ref().and_then(|telemetry| telemetry.traces.clone());
+        let otlp = loaded.telemetry.map(Otlp::new);
+        let sinks = access_log.iter().map(AccessLog::sink).chain(otlp.iter().filter_map(Otlp::sink)).collect();
         let audit = Audit::open_for(audit_settings(&loaded.audit), sinks)?;
         let options = control::Options { state_dir: Some(loaded.state.clone()), ..control::Options::default() };
         let control = Control::start(loaded.desired, current.clone(), options).context("control cannot start")?;
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
-        telemetry::register(&mut registry, control.keys(), audit.clone(), access_log.clone());
+        telemetry::register(&mut registry, control.keys(), audit.clone(), access_log.clone(), otlp.clone());
         let shared = Arc::new(Shared {
             views: Views::new(current.clone(), metrics.clone()),
             metrics,
             audit,
             access_log: collect,
+            traces,
             refuse_unrecorded: AtomicBool::new(loaded.audit.on_failure == config::OnFailure::Refuse),
             minter: Arc::new(minter),
             key_demand: control.keys(),
@@ -185,6 +200,7 @@ impl Running {
         let authz = loaded.authz.map(|authz| start_authz(authz, &shared)).transpose()?;
         let token_endpoint = loaded.token_endpoint.map(|door| start_token_endpoint(door, &shared)).transpose()?;
         let registry = Arc::new(registry);
+        otlp.as_ref().map(|otlp| otlp.start(Arc::clone(&registry))).transpose()?;
         let (of_admin, is_draining, of_minter) = (current, Arc::clone(&draining), Arc::clone(&shared.minter));
         let admin = net::Server::start(admin_settings(loaded.admin.listen), move |_worker| Admin {
             registry: Arc::clone(&registry),
@@ -200,6 +216,7 @@ impl Running {
             admin,
             shared,
             access_log,
+            otlp,
             draining,
             drain,
             started_with,
@@ -303,6 +320,7 @@ impl Running {
         self.control.stop();
         self.shared.audit.stop();
         self.access_log.iter().for_each(AccessLog::stop);
+        self.otlp.iter().for_each(Otlp::stop);
     }
 }
 
@@ -410,6 +428,7 @@ mod tests {
         );
         check("", "authz: { listen: 127.0.0.1:0, from: nginx }\n", &["authz"]);
         check("", "access_log: { file: a.log }\n", &["access_log"]);
+        check("", "telemetry: { endpoint: \"http://127.0.0.1:4318\", metrics: {} }\n", &["telemetry"]);
     }
 
     #[test]

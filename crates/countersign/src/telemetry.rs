@@ -11,6 +11,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 use proxy::access_log::AccessLog;
 use proxy::audit::{Audit, Health};
+use proxy::otlp::Otlp;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{LogFormat, LogSettings};
@@ -28,15 +29,22 @@ pub fn start_logs(settings: &LogSettings) {
     let _again = if json { logs.json().flatten_event(true).try_init() } else { logs.with_ansi(terminal).try_init() };
 }
 
-/// Adds the metrics of issuers' keys, of the audit log and of the access log, if there is one.
-pub fn register(registry: &mut Registry, keys: Arc<Keys>, audit: Audit, access_log: Option<AccessLog>) {
-    registry.register_collector(Box::new(FromParts { keys, audit, access_log }));
+/// Adds the metrics of issuers' keys, of the audit log, and of access log and exporter, if there are any.
+pub fn register(
+    registry: &mut Registry,
+    keys: Arc<Keys>,
+    audit: Audit,
+    access_log: Option<AccessLog>,
+    otlp: Option<Otlp>,
+) {
+    registry.register_collector(Box::new(FromParts { keys, audit, access_log, otlp }));
 }
 
 struct FromParts {
     keys: Arc<Keys>,
     audit: Audit,
     access_log: Option<AccessLog>,
+    otlp: Option<Otlp>,
 }
 
 impl std::fmt::Debug for FromParts {
@@ -49,7 +57,8 @@ impl Collector for FromParts {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         self.encode_keys(&mut encoder)?;
         self.encode_audit(&mut encoder)?;
-        self.encode_access_log(&mut encoder)
+        self.encode_access_log(&mut encoder)?;
+        self.encode_otlp(&mut encoder)
     }
 }
 
@@ -121,6 +130,28 @@ impl FromParts {
         let Some(stats) = self.access_log.as_ref().map(AccessLog::stats) else { return Ok(()) };
         encode_counter(encoder, "countersign_access_log_written", "Lines written", &stats.written)?;
         encode_counter(encoder, "countersign_access_log_missing", "Lines lost", &stats.missing)
+    }
+
+    fn encode_otlp(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let Some(stats) = self.otlp.as_ref().map(Otlp::stats) else { return Ok(()) };
+        encode_counter(encoder, "countersign_otlp_spans_sent", "Spans that the collector took", &stats.spans_sent)?;
+        let mut dropped = encoder.encode_descriptor(
+            "countersign_otlp_spans_dropped",
+            "Spans lost, by why",
+            None,
+            prometheus_client::metrics::MetricType::Counter,
+        )?;
+        let causes = [
+            ("overflow", &stats.spans_overflowed),
+            ("refused", &stats.spans_refused),
+            ("unreachable", &stats.spans_given_up),
+        ];
+        for (cause, count) in causes {
+            let counter = ConstCounter::new(count.load(Ordering::Relaxed));
+            counter.encode(dropped.encode_family(&[("cause", cause)])?)?;
+        }
+        let failed = &stats.metrics_failed;
+        encode_counter(encoder, "countersign_otlp_metrics_failed", "Exports of metrics that failed", failed)
     }
 }
 

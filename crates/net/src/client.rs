@@ -4,7 +4,7 @@ use crate::body::{Body, BodyError};
 use crate::upstream::connect::{self, ConnectError, TlsClient};
 use crate::upstream::stream::{Metered, Stream};
 use bytes::Bytes;
-use http::{Request, Uri, header};
+use http::{HeaderMap, Request, Uri, header};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -74,6 +74,11 @@ pub async fn get(get: Get<'_>) -> Result<Got, GetError> {
 
 /// One POST, as [`get`].
 pub async fn post(post: Post<'_>) -> Result<Got, GetError> {
+    post_with(post, &HeaderMap::new()).await
+}
+
+/// One POST with further fields, which are treated as secrets.
+pub async fn post_with(post: Post<'_>, fields: &HeaderMap) -> Result<Got, GetError> {
     let (get, place) = (post.to, Place::parse(post.to.url)?);
     let mut builder = Request::post(place.target.clone())
         .header(header::HOST, &place.authority)
@@ -85,6 +90,11 @@ pub async fn post(post: Post<'_>) -> Result<Got, GetError> {
     if let Some(mut authorization) = post.authorization {
         authorization.set_sensitive(true);
         builder = builder.header(header::AUTHORIZATION, authorization);
+    }
+    for (name, value) in fields {
+        let mut value = value.clone();
+        value.set_sensitive(true);
+        builder = builder.header(name, value);
     }
     let request = builder.body(Body::full(post.body)).map_err(|error| GetError::Url(error.to_string()))?;
     timeout(get.total_timeout, fetch(&get, &place, request)).await.unwrap_or(Err(GetError::Timeout(get.total_timeout)))

@@ -108,6 +108,7 @@ impl Authz {
         recording: &mut Recording,
         now: UnixMs,
     ) -> Result<Judged, Stop> {
+        recording.https(question.https);
         headers.insert(HOST, question.authority.clone());
         let view = self.judge.begin(&question.method, recording)?;
         recording.host(&question.host);
@@ -123,7 +124,7 @@ impl Authz {
     }
 
     fn record(&self, facts: RequestFacts, headers: &HeaderMap, id: String, now: UnixMs) -> Recording {
-        Recording::start(&self.judge.shared, facts, headers, id, now)
+        self.judge.record(facts, headers, id, now)
     }
 
     /// A proxy that does not say what it must is its operator's to mend: no client can.

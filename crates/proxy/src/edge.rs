@@ -69,7 +69,7 @@ impl Edge {
             });
         };
         let facts = recording::facts(&request, connection);
-        let mut recording = Recording::start(&self.judge.shared, facts, request.headers(), decision_id, now);
+        let mut recording = self.judge.record(facts, request.headers(), decision_id, now);
         if let Some(collect) = self.judge.shared.access_log {
             recording.saw(collect.read(request.uri(), request.headers()));
         }
@@ -280,6 +280,9 @@ fn prepare(
         headers.insert(TXN_TOKEN, token);
     }
     alike.forwarded.add(headers);
+    if let Some(span) = recording.span() {
+        span.pass_on(headers);
+    }
     // Nothing to count, limit or guard in most requests.
     if request.body().len_hint() != Some(0) {
         let body = std::mem::replace(request.body_mut(), Body::empty());

@@ -59,6 +59,16 @@ impl Ids {
         Ok(uuid::Builder::from_unix_timestamp_millis(now.0, &self.draw()?).into_uuid())
     }
 
+    /// Of a trace that begins here; never all zeros.
+    pub fn trace(&self) -> Result<[u8; 16], NoRandomness> {
+        self.draw().map(|id| if id == [0; 16] { [1; 16] } else { id })
+    }
+
+    /// Of a span; never all zeros.
+    pub fn span(&self) -> Result<[u8; 8], NoRandomness> {
+        self.draw().map(|id| if id == [0; 8] { [1; 8] } else { id })
+    }
+
     /// For a WebSocket handshake of our own.
     pub fn nonce(&self) -> Result<[u8; 16], NoRandomness> {
         self.draw()

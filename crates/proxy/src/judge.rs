@@ -30,12 +30,14 @@ pub use possession::Proofs;
 
 use crate::access_log::Collect;
 use crate::answer::{Challenge, ClaimsChallenge, Offer};
+use crate::audit::record::RequestFacts;
 use crate::audit::{Audit, Health};
 use crate::clock::UnixMs;
 use crate::ids::Ids;
 use crate::metrics::Metrics;
 use crate::minter::Minter;
 use crate::token_cache::{Entry, TokenCache};
+use crate::traces;
 use crate::view::{Routed, Served, View, Views};
 use identify::Presented;
 use recording::Recording;
@@ -47,6 +49,8 @@ pub struct Shared {
     pub audit: Audit,
     /// What the access log needs of a request; `None` where there is none.
     pub access_log: Option<Collect>,
+    /// `None`: requests have no spans, and what they say of traces goes through untouched.
+    pub traces: Option<traces::Settings>,
     /// Refuse what cannot be recorded also at services that are not `strict`.
     pub refuse_unrecorded: AtomicBool,
     pub minter: Arc<Minter>,
@@ -154,6 +158,18 @@ impl Stop {
 impl Judge {
     pub(crate) fn new(shared: Arc<Shared>) -> Judge {
         Judge { shared, tokens: TokenCache::default(), ids: Ids::new() }
+    }
+
+    /// A record from the first moment on, and a span where there are traces.
+    pub(crate) fn record(&self, facts: RequestFacts, headers: &HeaderMap, id: String, now: UnixMs) -> Recording {
+        let https = facts.tls.is_some();
+        let mut recording = Recording::start(&self.shared, facts, headers, id, now);
+        if let Some(traces) = &self.shared.traces
+            && let Some(span) = traces.begin(headers, https, &self.ids)
+        {
+            recording.traced(span);
+        }
+        recording
     }
 
     /// The snapshot to judge by, and whether the method is one that can be judged.

@@ -1,5 +1,5 @@
 //! The data plane: the edge, the authz role, the token endpoint, its token cache, its minter, its audit sink, its access
-//! log, its metrics and its admin endpoint.
+//! log, its traces, its metrics and its admin endpoint.
 //!
 //! It never fetches keys, reads configuration files or decides by itself: control publishes snapshots, `trust` judges,
 //! `net` moves the bytes.
@@ -17,7 +17,9 @@ pub mod ids;
 pub mod judge;
 pub mod metrics;
 pub mod minter;
+pub mod otlp;
 pub mod token_cache;
 pub mod token_endpoint;
+pub mod traces;
 pub mod upstreams;
 pub mod view;

@@ -5,7 +5,6 @@
 //! API; framing: "gRPC over HTTP/2". Fields that are not needed are passed over. What protobuf would settle silently (a
 //! field that stands twice, the last one counting) is an error here: the verdict is for one request.
 mod answer;
-mod reader;
 #[cfg(test)]
 mod tests;
 
@@ -14,9 +13,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use std::net::IpAddr;
 
 use crate::identity;
+use crate::protobuf::{Fields, Malformed, Value};
 use crate::question::{Question, address, target};
 pub use answer::{Answer, health_serving};
-use reader::{Fields, Value};
 
 /// `POST` to this path asks.
 pub const CHECK_PATH: &str = "/envoy.service.auth.v3.Authorization/Check";
@@ -54,6 +53,12 @@ pub enum CheckError {
     /// The client's fault, not Envoy's.
     #[error("{0}")]
     Request(String),
+}
+
+impl From<Malformed> for CheckError {
+    fn from(_: Malformed) -> CheckError {
+        CheckError::Protobuf
+    }
 }
 
 /// The one message in a gRPC request body (length-prefixed, not compressed).
@@ -255,7 +260,7 @@ impl<'a> Value<'a> {
     fn bytes(self) -> Result<&'a [u8], CheckError> {
         match self {
             Value::Bytes(bytes) => Ok(bytes),
-            Value::Number => Err(CheckError::Protobuf),
+            Value::Number(_) => Err(CheckError::Protobuf),
         }
     }
 

@@ -105,6 +105,7 @@ impl Loader<'_> {
             admin: process.admin,
             audit: process.audit,
             access_log: process.access_log,
+            telemetry: process.telemetry,
             log: process.log,
             state: process.state,
             sources,

@@ -19,6 +19,8 @@ pub mod settings;
 pub mod telemetry;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_telemetry;
 pub mod token_endpoint;
 pub mod token_kinds;
 pub mod units;
@@ -50,6 +52,7 @@ pub struct Loaded {
     pub admin: AdminSettings,
     pub audit: AuditSettings,
     pub access_log: Option<proxy::access_log::Settings>,
+    pub telemetry: Option<std::sync::Arc<proxy::otlp::Settings>>,
     pub log: LogSettings,
     /// Folder for what survives a restart and for the operator's socket.
     pub state: PathBuf,

@@ -1,7 +1,7 @@
 //! The platform file (`countersign.yaml`) as its authors write it. These structs are the documentation: the decoder, the
 //! JSON Schema and the reference page come from them. Defaults and limits are applied in `build`.
 use super::decode::{At, ByteSize, Decode, Decoder, Interval, Named, Needed, OneOrMany, section, words};
-use super::telemetry::AccessLogSection;
+use super::telemetry::{AccessLogSection, TelemetrySection};
 use super::token_endpoint::TokenEndpointSection;
 use super::token_kinds::{DpopSection, GraphSection, IntrospectionSection, SenderConstrainedWord};
 use super::yaml::{Node, Value};
@@ -40,6 +40,8 @@ section! {
         audit: Option<AuditSection>,
         /// A line per request, as web servers write it. Off unless this is there.
         access_log: Option<AccessLogSection>,
+        /// Traces and metrics to an OpenTelemetry collector. Off unless this is there.
+        telemetry: Option<At<TelemetrySection>>,
         /// The service files: one glob or a list of them, relative to this file, e.g. `services/*.yaml`. `*` matches within one name.
         services: Needed<OneOrMany<At<String>>>,
         /// What is written to standard error.

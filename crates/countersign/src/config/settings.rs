@@ -74,6 +74,7 @@ pub struct Process {
     pub admin: AdminSettings,
     pub audit: AuditSettings,
     pub access_log: Option<proxy::access_log::Settings>,
+    pub telemetry: Option<std::sync::Arc<proxy::otlp::Settings>>,
     pub log: LogSettings,
     pub state: PathBuf,
 }
@@ -105,7 +106,9 @@ pub fn process(file: &PlatformFile, at: Span, context: &mut Context<'_, '_>) -> 
     let admin = admin(file, &taken, context);
     let audit = audit(file.audit.as_ref(), &state, context);
     let access_log = telemetry::access_log(file.access_log.as_ref(), &audit.file, context);
-    Process { edge, authz, token_endpoint, admin, audit, access_log, log: log(file.log.as_ref()), state }
+    let telemetry = telemetry::telemetry(file.telemetry.as_ref(), context);
+    let log = log(file.log.as_ref());
+    Process { edge, authz, token_endpoint, admin, audit, access_log, telemetry, log, state }
 }
 
 fn addresses<T>(built: Option<&Option<T>>, server: impl Fn(&T) -> &ServerSettings) -> Vec<SocketAddr> {
@@ -291,17 +294,20 @@ fn client_certificates(
     };
     let ca_pem = match &section.client_ca {
         None => None,
-        Some(named) => {
-            let pem = context.read(named, false)?;
-            if !holds_pem(&pem, "CERTIFICATE") {
-                let fix = "name a PEM file with a `-----BEGIN CERTIFICATE-----` block";
-                context.to.report(named.at, format!("`{}` holds no PEM block of a certificate", named.value), fix);
-                return None;
-            }
-            Some(pem)
-        }
+        Some(named) => Some(certificates(named, context)?),
     };
     Some(Some(net::settings::ClientCertificates { demand, ca_pem, svids_of: None }))
+}
+
+/// A PEM file with certificates.
+pub(super) fn certificates(named: &At<String>, context: &mut Context<'_, '_>) -> Option<Vec<u8>> {
+    let pem = context.read(named, false)?;
+    if !holds_pem(&pem, "CERTIFICATE") {
+        let fix = "name a PEM file with a `-----BEGIN CERTIFICATE-----` block";
+        context.to.report(named.at, format!("`{}` holds no PEM block of a certificate", named.value), fix);
+        return None;
+    }
+    Some(pem)
 }
 
 fn holds_pem(pem: &[u8], label: &str) -> bool {

@@ -264,23 +264,6 @@ fn mistakes_of_the_platform_file_stand_at_their_place() {
 }
 
 #[test]
-fn an_access_log_is_off_and_tells_little_unless_asked() {
-    use proxy::access_log::Format;
-    let of = |text: &str| load_files(&files(&format!("{PLATFORM}{text}"), SERVICE)).unwrap().access_log;
-    assert_eq!(of(""), None);
-    let log = of("access_log: { file: a.log }\n").unwrap();
-    assert_eq!(
-        (log.file.as_path(), log.format, log.query, log.subject),
-        (Path::new("etc/a.log"), Format::Json, false, false)
-    );
-    let log = of("access_log: { file: /dev/stdout, format: combined, query: true, subject: true }\n").unwrap();
-    assert_eq!(
-        (log.file.as_path(), log.format, log.query, log.subject),
-        (Path::new("/dev/stdout"), Format::Combined, true, true)
-    );
-}
-
-#[test]
 fn issuer_problems_stand_at_their_field() {
     let platform =
         PLATFORM.replace("issuer: https://id.acme.example, audience: orders", "issuer: http://id.acme.example");

@@ -37,6 +37,7 @@ mod review;
 mod serving;
 mod step_up;
 mod streaming;
+mod telemetry;
 mod token_endpoint;
 mod token_endpoint_hostile;
 mod top;

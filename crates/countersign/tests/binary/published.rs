@@ -83,6 +83,9 @@ fn decoder_and_schema_know_the_same_keys() {
             ("AuditSection", AuditSection::KEYS),
             ("RotateSection", RotateSection::KEYS),
             ("AccessLogSection", AccessLogSection::KEYS),
+            ("TelemetrySection", TelemetrySection::KEYS),
+            ("TracesSection", TracesSection::KEYS),
+            ("TelemetryMetricsSection", TelemetryMetricsSection::KEYS),
             ("LogSection", LogSection::KEYS),
         ],
     );

@@ -9,6 +9,7 @@ use trust::policy::{ClauseTrace, Explanation, RuleTrace};
 use trust::token::Facts;
 
 use crate::access_log::Seen;
+use crate::traces::Span;
 
 /// Longest text taken from a request into a record; what is longer ends in `…`.
 pub const TEXT_BYTES_MAX: usize = 1024;
@@ -77,7 +78,8 @@ pub struct Record {
     /// How the answer ended: `complete`, `client_gone`, `upstream_failed`, `panic`. With a tunnel: `open`, or why it ended.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub ended: Option<Cow<'static, str>>,
-    /// Trace id of `traceparent`, when the request carried a valid one.
+    /// Of the trace that our span belongs to; without traces of our own that of `traceparent`, when the request carried a valid
+    /// one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub trace_id: Option<String>,
     /// For refusals: the nearest rules, clause by clause.
@@ -86,6 +88,9 @@ pub struct Record {
     /// For the access log, if there is one. Never written into the audit log.
     #[serde(skip)]
     pub seen: Option<Box<Seen>>,
+    /// For traces, if there are any. Never written into the audit log.
+    #[serde(skip)]
+    pub span: Option<Box<Span>>,
 }
 
 impl Record {
@@ -104,6 +109,7 @@ impl Record {
             + self.token.as_ref().and_then(|token| token.facts.as_deref()).map_or(0, memory_of_facts)
             + self.explanation.as_ref().map_or(0, memory_of_explanation)
             + self.seen.as_ref().map_or(0, |seen| seen.memory())
+            + self.span.as_ref().map_or(0, |span| span.memory())
     }
 }
 

@@ -137,6 +137,7 @@ async fn answer_across(before: bool, after: bool) -> (u16, String) {
         metrics,
         audit: on_a_full_disk(folder.path()),
         access_log: None,
+        traces: None,
         refuse_unrecorded: AtomicBool::new(false),
         minter: Arc::new(Minter::new("spiffe://acme.example/edge", UnixMs::now().seconds()).unwrap()),
         introspect: Arc::new(Nobody),

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use feed::{Issuer, Resource};
-use http::{HeaderMap, HeaderName, Method, Version};
+use http::{HeaderMap, Method, Version};
 use net::tunnel::TunnelEnd;
 use net::upstream::Answered;
 use net::{BodyEnd, Connection, End, Request, Response};
@@ -17,6 +17,7 @@ use trust::path::NormalPath;
 use trust::policy::{Decision as PolicyDecision, Explanation, Verdict};
 use trust::principal::{Kind, Principal};
 use trust::reason::Reason;
+use wire::trace_context::{TraceParent, hex};
 
 use super::{Client, Shared};
 use crate::access_log::Seen;
@@ -27,13 +28,13 @@ use crate::clock::UnixMs;
 use crate::cors::Grant;
 use crate::metrics::InFlight;
 use crate::token_cache::{Entry, Minted};
+use crate::traces::Span;
 use crate::view::{Served, View};
 
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// Whom the rules see as the caller is not known yet.
 const NOBODY: &str = "client";
 /// Status recorded when the client went away before an answer began.
-const CLIENT_GONE: u16 = 499;
+pub(crate) const CLIENT_GONE: u16 = 499;
 
 pub(crate) struct Recording {
     shared: Arc<Shared>,
@@ -63,7 +64,7 @@ impl Recording {
             time_ms: now.0,
             class_uid: OCSF_HTTP_ACTIVITY,
             own: Arc::clone(shared.minter.spiffe_id()),
-            trace_id: trace_id(headers),
+            trace_id: TraceParent::of(headers).map(|parent| hex(&parent.trace_id)),
             request,
             ..Record::default()
         };
@@ -95,6 +96,25 @@ impl Recording {
         self.note(|record| record.seen = Some(seen));
     }
 
+    /// The request has a span from now on.
+    pub(crate) fn traced(&mut self, span: Box<Span>) {
+        self.note(|record| {
+            record.trace_id = Some(hex(&span.itself.trace_id));
+            record.span = Some(span);
+        });
+    }
+
+    pub(crate) fn span(&self) -> Option<&Span> {
+        self.record.as_ref()?.span.as_deref()
+    }
+
+    /// Whether the caller spoke TLS, if that is known better than by our socket.
+    pub(crate) fn https(&mut self, https: bool) {
+        if let Some(span) = self.record.as_mut().and_then(|record| record.span.as_mut()) {
+            span.https = https;
+        }
+    }
+
     pub(crate) fn judged_by(&mut self, view: &Arc<View>) {
         self.view = Some(Arc::clone(view));
         self.note(|record| record.epoch = view.snapshot.epoch);
@@ -120,6 +140,7 @@ impl Recording {
 
     /// Somebody we trust told who is behind him.
     pub(crate) fn client(&mut self, client: Client) {
+        self.https(client.https);
         self.note(|record| record.request.client_ip = Some(client.ip));
     }
 
@@ -133,6 +154,9 @@ impl Recording {
             record.service = Some(Arc::clone(&served.service.name));
             if record.request.path != path.as_str() {
                 record.request.path = bounded(path.as_str());
+            }
+            if let Some(span) = &mut record.span {
+                span.route = route(served);
             }
         });
     }
@@ -333,6 +357,14 @@ impl OpenTunnel {
     }
 }
 
+/// The pattern of paths that leads to the service, where there is only one.
+fn route(served: &Served) -> Option<Arc<str>> {
+    match served.service.expose.as_slice() {
+        [expose] => Some(expose.path.as_str().into()),
+        _ => None,
+    }
+}
+
 fn note_keys(token: &mut TokenFacts, issuer: &Issuer, now: UnixMs) {
     token.issuer = Some(Arc::clone(issuer.profile.name()));
     token.keys_version = Some(issuer.keys.version);
@@ -395,16 +427,6 @@ fn protocol(version: Version) -> &'static str {
         Version::HTTP_10 => "HTTP/1.0",
         _ => "HTTP/1.1",
     }
-}
-
-/// The trace id of a valid W3C `traceparent` (version-traceid-parentid-flags, lower-case hex).
-fn trace_id(headers: &HeaderMap) -> Option<String> {
-    let text = headers.get(TRACEPARENT)?.to_str().ok()?;
-    let mut parts = text.split('-');
-    let (version, trace) = (parts.next()?, parts.next()?);
-    let hex = |s: &str, len: usize| s.len() == len && s.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    let valid = hex(version, 2) && version != "ff" && hex(trace, 32) && trace.bytes().any(|b| b != b'0');
-    valid.then(|| trace.to_owned())
 }
 
 fn elapsed_us(since: Instant) -> u64 {

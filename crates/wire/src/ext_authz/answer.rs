@@ -3,12 +3,12 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::FRAME_HEAD_BYTES;
+use crate::protobuf::Writer;
 
 /// `HeaderValueOption.append_action`: in the place of what is there.
 const OVERWRITE: u8 = 2;
 /// `google.rpc.Code.PERMISSION_DENIED`.
 const PERMISSION_DENIED: u8 = 7;
-const WIRE_BYTES: u8 = 2;
 
 /// What Envoy does with the request.
 #[derive(Debug, Clone, Copy)]
@@ -28,7 +28,7 @@ pub enum Answer<'a> {
 impl Answer<'_> {
     /// The frame to send.
     pub fn encode(&self) -> Bytes {
-        let mut message = Writer(BytesMut::with_capacity(1024));
+        let mut message = Writer::with_capacity(1024);
         message.0.put_bytes(0, FRAME_HEAD_BYTES);
         match self {
             Answer::Permit { set, remove, answer } => {
@@ -53,7 +53,7 @@ pub fn health_serving() -> Bytes {
 
 /// `OkHttpResponse`.
 fn permit(set: &[(&str, &[u8])], remove: &[&str], answer: &[(&str, &[u8])]) -> BytesMut {
-    let mut ok = Writer(BytesMut::with_capacity(1024));
+    let mut ok = Writer::with_capacity(1024);
     set.iter().for_each(|(name, value)| ok.bytes(2, &option(name, value)));
     remove.iter().for_each(|name| ok.bytes(5, name.as_bytes()));
     answer.iter().for_each(|(name, value)| ok.bytes(6, &option(name, value)));
@@ -62,10 +62,9 @@ fn permit(set: &[(&str, &[u8])], remove: &[&str], answer: &[(&str, &[u8])]) -> B
 
 /// `DeniedHttpResponse`.
 fn deny(status: u16, fields: &[(&str, &[u8])], body: &[u8]) -> BytesMut {
-    let mut denied = Writer(BytesMut::with_capacity(512 + body.len()));
-    let mut code = Writer(BytesMut::with_capacity(4));
-    code.0.put_u8(tag(1, 0));
-    code.varint(u64::from(status));
+    let mut denied = Writer::with_capacity(512 + body.len());
+    let mut code = Writer::with_capacity(4);
+    code.number(1, u64::from(status));
     denied.bytes(1, &code.0);
     fields.iter().for_each(|(name, value)| denied.bytes(2, &option(name, value)));
     denied.bytes(3, body);
@@ -74,10 +73,10 @@ fn deny(status: u16, fields: &[(&str, &[u8])], body: &[u8]) -> BytesMut {
 
 /// `HeaderValueOption { header: { key, value }, append_action: OVERWRITE_IF_EXISTS_OR_ADD }`.
 fn option(name: &str, value: &[u8]) -> BytesMut {
-    let mut header = Writer(BytesMut::with_capacity(name.len() + value.len() + 12));
+    let mut header = Writer::with_capacity(name.len() + value.len() + 12);
     header.bytes(1, name.as_bytes());
     header.bytes(2, value);
-    let mut option = Writer(BytesMut::with_capacity(header.0.len() + 12));
+    let mut option = Writer::with_capacity(header.0.len() + 12);
     option.bytes(1, &header.0);
     // `append: false`, which older Envoys look at, is what an absent one means.
     option.0.put_slice(&[tag(3, 0), OVERWRITE]);
@@ -86,24 +85,6 @@ fn option(name: &str, value: &[u8]) -> BytesMut {
 
 const fn tag(number: u8, wire: u8) -> u8 {
     number << 3 | wire
-}
-
-struct Writer(BytesMut);
-
-impl Writer {
-    fn bytes(&mut self, number: u8, content: &[u8]) {
-        self.0.put_u8(tag(number, WIRE_BYTES));
-        self.varint(u64::try_from(content.len()).unwrap_or(u64::MAX));
-        self.0.put_slice(content);
-    }
-
-    fn varint(&mut self, mut value: u64) {
-        while value >= 0x80 {
-            self.0.put_u8((value & 0x7f) as u8 | 0x80);
-            value >>= 7;
-        }
-        self.0.put_u8(value as u8);
-    }
 }
 
 fn framed(mut message: BytesMut) -> Bytes {
