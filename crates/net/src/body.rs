@@ -1,8 +1,10 @@
 //! Bodies that stream both ways without buffering, count their bytes, keep their limit, and say once how they ended.
 //! A body never holds more than one frame of its own and never waits without a bound when one was set.
+use crate::connection::http1::inbound::RequestBody;
 use crate::live::InFlight;
 use crate::timer::{Answer, note_answer};
 use crate::tunnel::Tunnel;
+use crate::upstream::http1::Reply;
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
@@ -12,6 +14,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep};
+
+mod recoded;
+
+pub use recoded::Recode;
+use recoded::Recoded;
 
 /// A streaming HTTP body.
 pub struct Body {
@@ -27,13 +34,6 @@ pub struct Body {
 
 /// Judges the bytes of a body as they pass, in the order they pass.
 pub type Meter = Box<dyn FnMut(&[u8]) -> Result<(), BodyError> + Send>;
-
-/// Gives the bytes of a body another form as they pass, frame by frame.
-pub trait Recode: Send {
-    fn data(&mut self, bytes: Bytes) -> Result<Bytes, BodyError>;
-    /// At the end, with the trailers that came: the last bytes, and the trailers that go on.
-    fn end(&mut self, trailers: Option<HeaderMap>) -> Result<(Bytes, Option<HeaderMap>), BodyError>;
-}
 
 struct Limits {
     bytes_max: u64,
@@ -58,52 +58,15 @@ enum Source {
     /// Boxed, for it is rare and a body is moved often.
     FullWithTrailers(Box<(Bytes, HeaderMap)>),
     Incoming(Incoming),
+    /// A client's request over HTTP/1.
+    Inbound(Box<RequestBody>),
+    /// An upstream's answer over HTTP/1.1.
+    Reply(Box<Reply>),
     Stream(mpsc::Receiver<Part>),
     Recoded(Box<Recoded>),
     /// No body at all: the answer opens a tunnel.
     Tunnel(Box<Tunnel>),
     Ended,
-}
-
-/// `of` in another form.
-struct Recoded {
-    of: Body,
-    by: Box<dyn Recode>,
-    /// What goes out after the last bytes.
-    trailers: Option<HeaderMap>,
-    at_end: bool,
-}
-
-impl Recoded {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        loop {
-            if self.at_end {
-                return Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))));
-            }
-            let trailers = match ready!(Pin::new(&mut self.of).poll_frame(cx)) {
-                Some(Ok(frame)) => match frame.into_data() {
-                    // A frame of nothing would wake the reader for nothing.
-                    Ok(data) => match self.by.data(data) {
-                        Ok(data) if data.is_empty() => continue,
-                        data => return Poll::Ready(Some(data.map(Frame::data))),
-                    },
-                    Err(frame) => frame.into_trailers().ok(),
-                },
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None => None,
-            };
-            self.at_end = true;
-            match self.by.end(trailers) {
-                Err(error) => return Poll::Ready(Some(Err(error))),
-                Ok((data, trailers)) => {
-                    self.trailers = trailers;
-                    if !data.is_empty() {
-                        return Poll::Ready(Some(Ok(Frame::data(data))));
-                    }
-                }
-            }
-        }
-    }
 }
 
 enum Part {
@@ -192,6 +155,12 @@ impl Body {
     pub(crate) fn incoming(incoming: Incoming) -> Body {
         if incoming.is_end_stream() { Body::empty() } else { Body::new(Source::Incoming(incoming)) }
     }
+    pub(crate) fn inbound(body: RequestBody) -> Body {
+        Body::new(Source::Inbound(Box::new(body)))
+    }
+    pub(crate) fn reply(reply: Box<Reply>) -> Body {
+        Body::new(Source::Reply(reply))
+    }
     pub(crate) fn tunnel(tunnel: Box<Tunnel>) -> Body {
         Body::new(Source::Tunnel(tunnel))
     }
@@ -261,6 +230,8 @@ impl Body {
             Source::Empty | Source::Tunnel(_) | Source::Ended => Some(0),
             Source::Full(bytes) => u64::try_from(bytes.len()).ok(),
             Source::Incoming(incoming) => incoming.size_hint().exact(),
+            Source::Inbound(body) => body.len_hint(),
+            Source::Reply(reply) => reply.len_hint(),
             Source::Stream(_) | Source::Recoded(_) | Source::FullWithTrailers(_) | Source::Trailers(_) => None,
         }
     }
@@ -324,6 +295,8 @@ impl Body {
             Source::Full(_) | Source::Stream(_) | Source::FullWithTrailers(_) | Source::Trailers(_) => false,
             Source::Recoded(recoded) => recoded.at_end && recoded.trailers.is_none(),
             Source::Incoming(incoming) => incoming.is_end_stream(),
+            Source::Inbound(body) => body.is_at_end(),
+            Source::Reply(reply) => reply.is_at_end(),
         }
     }
     fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
@@ -352,6 +325,8 @@ impl Body {
                 Part::Trailers(trailers) => Ok(Frame::trailers(trailers)),
                 Part::Failed(error) => Err(error),
             })),
+            Source::Inbound(body) => body.poll_frame(cx),
+            Source::Reply(reply) => reply.poll_frame(cx),
             Source::Recoded(recoded) => recoded.poll(cx),
         }
     }

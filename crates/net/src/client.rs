@@ -2,7 +2,9 @@
 //! and questions about tokens. It keeps no connection, sends no credentials but those it is handed, and follows nothing.
 use crate::body::{Body, BodyError};
 use crate::upstream::connect::{self, ConnectError, TlsClient};
-use crate::upstream::stream::{Metered, Stream};
+use crate::upstream::exchange::Outgoing;
+use crate::upstream::http1::{Home, Http1, Reply, Sending};
+use crate::upstream::stream::Stream;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Uri, header};
 use std::net::SocketAddr;
@@ -134,18 +136,15 @@ impl Place {
 
 async fn fetch(get: &Get<'_>, place: &Place, request: Request<Body>) -> Result<Got, GetError> {
     let stream = open(get, place).await?;
-    let (stream, _) = Metered::new(stream);
-    let (mut sender, connection) =
-        hyper::client::conn::http1::Builder::new().handshake(stream).await.map_err(|error| broken(&error))?;
-    // Ends with this function, whatever happens.
-    let _connection = Task(tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "a fetch's connection ended");
-        }
-    }));
-    let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
+    let mut connection = Http1::new(stream, get.total_timeout, None);
+    let (head, body) = request.into_parts();
+    let request = Request::from_parts(head, ());
+    let mut sending = Sending::of(&request, Outgoing::unwatched(body));
+    let head = connection.exchange(&mut sending).await.map_err(|lost| GetError::Protocol(lost.to_string()))?;
+    let response = Reply::answer(connection, head, sending, Home(None), Instant::now())
+        .map_err(|why| GetError::Protocol(why.to_owned()))?;
     let (head, body) = response.into_parts();
-    let body = Body::incoming(body).read_all(get.bytes_max).await.map_err(|error| match error {
+    let body = body.read_all(get.bytes_max).await.map_err(|error| match error {
         BodyError::TooLarge => GetError::TooLarge(get.bytes_max),
         other => GetError::Protocol(other.to_string()),
     })?;
@@ -193,19 +192,5 @@ fn refused(error: ConnectError) -> GetError {
     match error {
         ConnectError::Unreachable(why) => GetError::Connect(why),
         ConnectError::Handshake(why) | ConnectError::Identity(why) => GetError::Tls(why),
-    }
-}
-
-fn broken(error: &hyper::Error) -> GetError {
-    let source = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
-    GetError::Protocol(format!("{error}{source}"))
-}
-
-/// Aborts its task when dropped.
-struct Task(tokio::task::JoinHandle<()>);
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }

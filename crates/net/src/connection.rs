@@ -7,25 +7,23 @@ use crate::live::{Cut, InFlight, Live, Refused, Waiting};
 use crate::preamble::Missing;
 use crate::server::{Connection, Refusal, Service};
 use crate::settings::Limits;
-use crate::socket::{Protocol, Socket, Stream};
+use crate::socket::{Metered, Protocol, Socket, Stream};
 use crate::timer::{StreamExecutor, TokioTimer};
 use crate::worker::{Worker, catch_panic};
 use crate::{Request, Response};
-use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::TcpStream;
 
+pub(crate) mod http1;
 mod upgrade;
-
-use upgrade::{Agreed, switching};
 
 /// HTTP/2 flow control: enough for one fast stream over a long path, small enough that a thousand idle clients are cheap.
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
@@ -45,10 +43,6 @@ struct Session<S> {
     worker: Arc<Worker<S>>,
     live: Arc<Live>,
     connection: Arc<Connection>,
-    /// An HTTP/1 request with an `Upgrade` field came: the library ends such a connection in its own way.
-    saw_upgrade: AtomicBool,
-    /// The tunnel that begins once the head of its answer went out.
-    agreed: Mutex<Option<Agreed>>,
 }
 
 pub(crate) async fn serve<S: Service>(
@@ -66,13 +60,7 @@ pub(crate) async fn serve<S: Service>(
     let Some(stream) = preamble(&worker, &live, &mut connection, stream).await else { return };
     let Some((stream, chose_http2)) = handshake(&worker, &live, &mut connection, stream).await else { return };
     let mut socket = Socket::new(stream, Arc::clone(&live));
-    let session = Arc::new(Session {
-        worker,
-        live,
-        connection: Arc::new(connection),
-        saw_upgrade: AtomicBool::new(false),
-        agreed: Mutex::default(),
-    });
+    let session = Arc::new(Session { worker, live, connection: Arc::new(connection) });
     let protocol = if chose_http2 {
         Protocol::Http2
     } else {
@@ -176,64 +164,8 @@ impl<S: Service> Session<S> {
         }
     }
 
-    async fn serve_http1(self: &Arc<Self>, mut socket: Socket) -> Cut {
+    async fn serve_http2(self: &Arc<Self>, socket: Socket) -> Cut {
         let limits = &self.worker.process.limits;
-        socket.speak_http1(guard_limits(limits));
-        let mut builder = hyper::server::conn::http1::Builder::new();
-        // The guard judges first; these only have to be no tighter than it.
-        builder
-            .half_close(false)
-            .header_read_timeout(None)
-            .max_buf_size(limits.header_bytes_max.max(8 * 1024) + 64 * 1024);
-        if limits.header_fields_max > 100 {
-            builder.max_headers(limits.header_fields_max);
-        }
-        loop {
-            let session = Arc::clone(self);
-            let service = service_fn(move |request| Arc::clone(&session).answer_http1(request));
-            let mut library = builder.serve_connection(socket, service);
-            self.live.set_parkable(true);
-            let cut = self
-                .drive(|cx, close| {
-                    if close {
-                        Pin::new(&mut library).graceful_shutdown();
-                    }
-                    Pin::new(&mut library).poll(cx)
-                })
-                .await;
-            if cut == Cut::None && self.saw_upgrade.load(Relaxed) {
-                // Boxed: rare, and every idle connection would hold room for it.
-                return Box::pin(self.after_upgrade(library.into_parts())).await;
-            }
-            if cut != Cut::Park {
-                return cut;
-            }
-            let parts = library.into_parts();
-            socket = parts.io;
-            socket.put_back(&parts.read_buf);
-            if let Err(cut) = self.park(&mut socket).await {
-                return cut;
-            }
-        }
-    }
-
-    /// Waits for the next byte without the library and its buffers: two thirds of what an idle connection holds.
-    async fn park(&self, socket: &mut Socket) -> Result<(), Cut> {
-        self.live.set_parkable(false);
-        let Err(cut) = until_cut(&self.live, pin!(poll_fn(|cx| socket.poll_first_byte(cx)))).await else {
-            return Ok(());
-        };
-        poll_fn(|cx| match self.live.cut() {
-            Cut::Now => Poll::Ready(()),
-            _ => hyper::rt::Write::poll_shutdown(Pin::new(&mut *socket), cx).map(|_| ()),
-        })
-        .await;
-        Err(cut)
-    }
-
-    async fn serve_http2(self: &Arc<Self>, mut socket: Socket) -> Cut {
-        let limits = &self.worker.process.limits;
-        socket.speak_http2();
         let session = Arc::clone(self);
         let executor =
             StreamExecutor { panicked: move || session.panicked(), stall: self.worker.process.timeouts.body_stall };
@@ -252,7 +184,7 @@ impl<S: Service> Session<S> {
             .enable_connect_protocol();
         let session = Arc::clone(self);
         let service = service_fn(move |request| Arc::clone(&session).answer_http2(request));
-        let mut library = pin!(builder.serve_connection(socket, service));
+        let mut library = pin!(builder.serve_connection(Metered::new(socket), service));
         let live = Arc::clone(&self.live);
         let mut said_goaway = false;
         self.drive(|cx, close| {
@@ -272,7 +204,7 @@ impl<S: Service> Session<S> {
         let mut library = poll_fn(|cx| {
             keep_waker_once(&self.live, cx, &mut known);
             let cut = self.live.cut();
-            if matches!(cut, Cut::Now | Cut::Park) {
+            if cut == Cut::Now {
                 return Poll::Ready((Ok(()), cut));
             }
             poll(cx, cut == Cut::Idle).map(|result| (result, cut))
@@ -299,32 +231,6 @@ impl<S: Service> Session<S> {
         self.worker.service.panicked(&self.connection);
     }
 
-    async fn answer_http1(self: Arc<Self>, mut request: http::Request<Incoming>) -> Result<Response, Infallible> {
-        let in_flight = InFlight::admitted(Arc::clone(&self.live));
-        let method_is_head = request.method() == Method::HEAD;
-        let wants_tunnel = self.note_upgrade(&mut request);
-        let mut response = match self.refusal_in_place_of(&request) {
-            Some(refused) => {
-                let mut response = self.refuse(refused);
-                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-                response
-            }
-            None => {
-                let response = self.ask(Box::new(request.map(Body::incoming))).await;
-                if self.live.is_body_broken() { broken_body(response) } else { response }
-            }
-        };
-        if wants_tunnel && let Some(tunnel) = response.body_mut().take_tunnel() {
-            *self.agreed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Agreed { tunnel, in_flight });
-            return Ok(switching(response));
-        }
-        if self.live.is_closing() {
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
-        settle(&mut response, method_is_head, in_flight);
-        Ok(response)
-    }
-
     async fn answer_http2(self: Arc<Self>, request: http::Request<Incoming>) -> Result<Response, Infallible> {
         if request.method() == Method::CONNECT {
             // Boxed: rare, and its state should not weigh in every stream.
@@ -340,14 +246,6 @@ impl<S: Service> Session<S> {
         };
         settle(&mut response, method_is_head, in_flight);
         Ok(response)
-    }
-
-    /// The marker that the guard put in the place of a refused head (see `Socket`).
-    fn refusal_in_place_of(&self, request: &http::Request<Incoming>) -> Option<Refused> {
-        let is_marker = self.live.is_marked()
-            && request.version() == Version::HTTP_11
-            && !request.headers().contains_key(header::HOST);
-        if is_marker { self.live.take_refused() } else { None }
     }
 
     fn refuse(&self, refused: Refused) -> Response {

@@ -1,5 +1,5 @@
 //! Follows an HTTP/1 byte stream with a framing machine of its own and judges every request head and every chunk before
-//! the HTTP library sees it. Pure: bytes in, bytes passed on or a violation; how the bytes are split changes no verdict.
+//! anything is made of it. Pure: bytes in, bytes passed on or a violation; how the bytes are split changes no verdict.
 //! It never decodes a body and never buffers more than one head.
 use crate::head::{Framing, Head, Violation, bad, field, has_control};
 
@@ -129,6 +129,27 @@ impl Machine {
             }
         }
         Ok(input)
+    }
+
+    /// Between two messages: judges up to the end of a head. Gives back what comes after it.
+    pub(crate) fn feed_to_body<'a>(
+        &mut self,
+        input: &'a [u8],
+        pass: &mut impl FnMut(&[u8]),
+    ) -> Result<&'a [u8], Fault> {
+        if matches!(self.state, State::Stopped) {
+            return Ok(&[]);
+        }
+        self.feed_head(input, pass).inspect_err(|_| self.state = State::Stopped)
+    }
+
+    /// How the body is delimited that a head announced.
+    pub(crate) fn announced(&self) -> Framing {
+        match self.state {
+            State::Head | State::Stopped => Framing::None,
+            State::Length(length) => Framing::Length(length),
+            _ => Framing::Chunked,
+        }
     }
 
     fn feed_data<'a>(

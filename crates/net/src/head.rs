@@ -1,4 +1,4 @@
-//! Judges one HTTP/1 request head, line by line, stricter than the HTTP library under us: what two parsers could read in
+//! Judges one HTTP/1 request head, line by line, as strictly as a proxy must: what two parsers could read in
 //! two ways is refused (RFC 9112 §2.2, §3, §5.1, §6.3, §11). It never changes a byte and never allocates for ordinary heads.
 
 /// What to answer, and why; `reason` is a fixed text for counting and for the log.

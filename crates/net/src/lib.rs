@@ -1,10 +1,12 @@
-//! The tokio shell: listeners, TLS, the HTTP engine, upstream pools, drain. hyper, h2 and rustls types never leave this
-//! crate; the `http` crate's do.
+//! The tokio shell: listeners, TLS, HTTP/1 (our own, towards both sides) and HTTP/2 (hyper's), upstream pools, drain. hyper,
+//! h2 and rustls types never leave this crate; the `http` crate's do.
 
 pub mod body;
+mod chunked;
 pub mod client;
 mod client_certificate;
 mod connection;
+mod date;
 pub mod flood;
 pub mod guard;
 mod head;

@@ -14,8 +14,6 @@ use std::time::Duration;
 pub(crate) const HALF_CLOSE_MS: u64 = 2_000;
 /// How long a closed connection may keep sending before it is cut, so that our last answer is not lost to a reset.
 pub(crate) const LINGER_MS: u64 = 2_000;
-/// After this much silence an HTTP/1 connection gives its buffers back.
-const PARK_MS: u64 = 1_000;
 
 /// Milliseconds since the worker started, as of the last tick. Never 0, so that 0 can mean "not".
 #[derive(Debug)]
@@ -61,8 +59,6 @@ pub(crate) enum Cut {
     Idle = 4,
     /// Break the request's body off; the service may still answer.
     BodyStall = 5,
-    /// Nothing ends; the library's buffers are given back until the next byte comes.
-    Park = 6,
 }
 
 /// A refusal on its way to the client.
@@ -106,9 +102,6 @@ pub(crate) struct Live {
     cut: AtomicU8,
     /// The request's body broke its framing: whatever the service answers, the client is told 4xx.
     body_broken: AtomicBool,
-    parkable: AtomicBool,
-    /// The guard put a marker in the place of a refused head.
-    marked: AtomicBool,
     /// The next answer says `Connection: close`.
     closing: AtomicBool,
     refused: Mutex<Option<Refused>>,
@@ -130,8 +123,6 @@ impl Live {
             farewell_since: AtomicU64::new(0),
             cut: AtomicU8::new(0),
             body_broken: AtomicBool::new(false),
-            parkable: AtomicBool::new(false),
-            marked: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             refused: Mutex::new(None),
             waker: Mutex::new(None),
@@ -195,7 +186,6 @@ impl Live {
 
     /// The connection is one end of a tunnel from here on: HTTP owes and waits for nothing.
     pub(crate) fn begin_tunnel(&self) {
-        self.set_parkable(false);
         self.half_closed_since.store(0, Relaxed);
         self.write_blocked_since.store(0, Relaxed);
         self.wait_from_now(Waiting::Nothing);
@@ -224,12 +214,6 @@ impl Live {
         self.body_broken.load(Relaxed)
     }
 
-    pub(crate) fn mark(&self) {
-        self.marked.store(true, Relaxed);
-    }
-    pub(crate) fn is_marked(&self) -> bool {
-        self.marked.load(Relaxed)
-    }
     /// The first refusal stands.
     pub(crate) fn refuse(&self, refused: Refused) {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(refused);
@@ -245,7 +229,6 @@ impl Live {
             3 => Cut::HeaderTimeout,
             4 => Cut::Idle,
             5 => Cut::BodyStall,
-            6 => Cut::Park,
             _ => Cut::None,
         }
     }
@@ -259,11 +242,6 @@ impl Live {
     }
     fn clear(&self, cut: Cut) {
         let _ = self.cut.compare_exchange(cut as u8, Cut::None as u8, Relaxed, Relaxed);
-    }
-    /// The connection has buffers to give back, or gave them back.
-    pub(crate) fn set_parkable(&self, parkable: bool) {
-        self.parkable.store(parkable, Relaxed);
-        self.clear(Cut::Park);
     }
     pub(crate) fn wake(&self) {
         if let Some(waker) = &*self.waker.lock().unwrap_or_else(PoisonError::into_inner) {
@@ -302,14 +280,6 @@ impl Live {
             w if w == Waiting::Handshake as u8 && passed > timeouts.handshake => Cut::HandshakeTimeout,
             w if w == Waiting::Head as u8 && idle && unanswered > timeouts.header => Cut::HeaderTimeout,
             w if w == Waiting::Request as u8 && idle && unanswered > timeouts.idle => Cut::Idle,
-            w if w == Waiting::Request as u8
-                && idle
-                && blocked == 0
-                && unanswered > Duration::from_millis(PARK_MS)
-                && self.parkable.load(Relaxed) =>
-            {
-                Cut::Park
-            }
             w if w == Waiting::Body as u8 && passed > timeouts.body_stall => Cut::BodyStall,
             w if w == Waiting::Close as u8 && passed > Duration::from_millis(LINGER_MS) => Cut::Now,
             _ => Cut::None,

@@ -16,7 +16,6 @@ use crate::live::Clock;
 use crate::worker::Phase;
 pub(crate) use ends::End;
 use frames::Frames;
-use hyper::upgrade::Upgraded;
 use pipe::{Broken, Pipe};
 pub(crate) use slot::Slot;
 use std::future::poll_fn;
@@ -129,7 +128,7 @@ pub struct Terms {
 
 /// The upstream's side of a tunnel that it agreed to.
 pub struct UpstreamEnd {
-    pub(crate) stream: Upgraded,
+    pub(crate) stream: End,
     /// What has to live as long as the tunnel.
     pub(crate) keep: Option<Box<dyn Send>>,
 }
@@ -209,7 +208,7 @@ impl Tunnel {
         watch(&slot);
         Some(Running {
             client,
-            upstream: End::Upgraded(upstream.stream),
+            upstream: upstream.stream,
             _keep: upstream.keep,
             frames: Frames::default(),
             ending: Ending { slot, on_end: Some(terms.on_end), phase },

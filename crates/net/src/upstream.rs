@@ -1,20 +1,23 @@
 //! Upstream pools: one per worker. Forwarding takes the permit by value, so nothing is forwarded without a decision.
 //!
 //! A request goes out on an idle connection of its target, the most recently used first, or on a new one. A connection is
-//! used again only when its last exchange ended cleanly: the HTTP library says so, not we. A request is sent twice only if
+//! used again only when its last exchange ended cleanly, with nothing behind its answer. A request is sent twice only if
 //! that cannot do harm (see [`Pool::forward`]). It never judges who may call whom, and never looks into a body.
 use crate::{Request, Response};
 use http::uri::PathAndQuery;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
 mod balance;
 pub(crate) mod connect;
-mod endpoint;
-mod exchange;
+pub(crate) mod endpoint;
+pub(crate) mod exchange;
 mod fleet;
 mod group;
+pub(crate) mod http1;
 mod latency;
+mod message;
 mod name;
 mod probe;
 mod retry;
@@ -189,6 +192,13 @@ pub fn check_roots(pem: &[u8]) -> Result<(), String> {
 fn jitter() -> f64 {
     let drawn = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0u8);
     f64::from(u32::try_from(drawn >> 32).unwrap_or(0)) / (f64::from(u32::MAX) + 1.0)
+}
+
+/// When a connection that opens now takes its last new request: what happens to all at some age does not happen to all at
+/// once.
+fn retirement(now: Instant, age: Duration) -> Instant {
+    const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
+    now + age.min(NEVER).mul_f64(1.0 - jitter() / 10.0)
 }
 
 /// Path and query of a request, `/` if it has none.

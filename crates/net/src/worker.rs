@@ -223,6 +223,7 @@ impl<S: Service> Worker<S> {
                 _ = interval.tick() => {}
             }
             self.clock.set(started.elapsed());
+            crate::date::refresh(std::time::SystemTime::now());
             if draining_since.is_none() && self.is_draining() {
                 draining_since = Some(Instant::now());
                 self.each(|live| {

@@ -15,7 +15,7 @@ const EDGES: [(&str, &[&str]); 8] = [
 ];
 /// The HTTP engine stays inside `net`, sockets and clocks outside `trust` and `wire`.
 const ENGINES: [(&str, &[&str]); 7] = [
-    ("hyper", &["net", "testkit"]),
+    ("hyper", &["net"]),
     ("hyper-util", &[]),
     ("tokio", &["net", "proxy", "control", "countersign", "testkit"]),
     ("tokio-rustls", &["net", "testkit"]),

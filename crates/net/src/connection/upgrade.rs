@@ -9,14 +9,10 @@ use crate::tunnel::{End, Ended, Tunnel, Wanted};
 use crate::{Body, Request, Response};
 use http::{HeaderValue, Method, StatusCode, header};
 use hyper::body::Incoming;
-use hyper::server::conn::http1::Parts;
 use hyper::upgrade::OnUpgrade;
 use std::convert::Infallible;
-use std::future::poll_fn;
-use std::pin::{Pin, pin};
-use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, PoisonError};
-use std::task::Poll;
+use std::pin::pin;
+use std::sync::Arc;
 
 /// A tunnel, and the request it counts as.
 pub(super) struct Agreed {
@@ -25,21 +21,10 @@ pub(super) struct Agreed {
 }
 
 impl<S: Service> Session<S> {
-    /// The library is done with a connection on which an upgrade was asked for: a tunnel was agreed upon, and begins here;
-    /// or none was, and the library left the socket open.
-    pub(super) async fn after_upgrade<T>(&self, parts: Parts<Socket, T>) -> Cut {
-        let mut socket = parts.io;
-        let agreed = self.agreed.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Agreed { tunnel, in_flight }) = agreed else {
-            let shut = pin!(poll_fn(|cx| match socket.is_shut() {
-                true => Poll::Ready(Ok(())),
-                false => hyper::rt::Write::poll_shutdown(Pin::new(&mut socket), cx),
-            }));
-            return until_cut(&self.live, shut).await.map_or_else(|cut| cut, |_| Cut::None);
-        };
-        if !socket.become_opaque(&parts.read_buf) {
-            return Cut::Now;
-        }
+    /// Both sides agreed, and the head of the answer went out.
+    pub(super) async fn tunnel(&self, mut socket: Socket, agreed: Agreed) -> Cut {
+        socket.begin_tunnel();
+        let Agreed { tunnel, in_flight } = agreed;
         let cut = until_cut(&self.live, pin!(self.run_tunnel(*tunnel, End::Socket(Box::new(socket))))).await;
         drop(in_flight);
         cut.map_or_else(|cut| cut, |()| Cut::None)
@@ -53,17 +38,6 @@ impl<S: Service> Session<S> {
         if matches!(catch_panic(pin!(running.run())).await, None | Some(Ended::Panic)) {
             self.panicked();
         }
-    }
-
-    /// The library marks an HTTP/1.1 request that has an `Upgrade` field. Its own way to upgrade stays unused: the socket
-    /// is taken back from it.
-    pub(super) fn note_upgrade(&self, request: &mut http::Request<Incoming>) -> bool {
-        let wanted = request.extensions_mut().remove::<OnUpgrade>().is_some();
-        if wanted {
-            self.saw_upgrade.store(true, Relaxed);
-            request.extensions_mut().insert(Wanted::Upgrade);
-        }
-        wanted
     }
 
     /// RFC 8441: the stream of an extended CONNECT becomes the tunnel once its answer is on its way.

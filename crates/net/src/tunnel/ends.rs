@@ -1,6 +1,7 @@
-//! The two kinds of ends a tunnel has: the client's HTTP/1 socket, taken back from the HTTP library, and what that library
-//! hands over after an upgrade (an upstream's connection, or one HTTP/2 stream). It never looks at a byte.
+//! The kinds of ends a tunnel has: the client's HTTP/1 socket, an upstream's connection after its 101, and one stream of an
+//! HTTP/2 connection. It never looks at a byte.
 use crate::socket::Socket;
+use crate::upstream::http1::Switched;
 use hyper::rt::{Read, ReadBuf, Write};
 use hyper::upgrade::Upgraded;
 use std::future::poll_fn;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 pub(crate) enum End {
     Socket(Box<Socket>),
+    Switched(Box<Switched>),
     Upgraded(Upgraded),
 }
 
@@ -18,6 +20,7 @@ impl End {
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self {
             End::Socket(socket) => socket.poll_opaque(cx, buffer.unfilled()),
+            End::Switched(stream) => Pin::new(stream.as_mut()).poll_read(cx, buffer.unfilled()),
             End::Upgraded(stream) => Pin::new(stream).poll_read(cx, buffer.unfilled()),
         }
     }
@@ -25,6 +28,7 @@ impl End {
     pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self {
             End::Socket(socket) => socket.poll_write_opaque(cx, bytes),
+            End::Switched(stream) => Pin::new(stream.as_mut()).poll_write(cx, bytes),
             End::Upgraded(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
@@ -32,6 +36,7 @@ impl End {
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             End::Socket(socket) => socket.poll_flush_opaque(cx),
+            End::Switched(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
             End::Upgraded(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
@@ -39,7 +44,8 @@ impl End {
     /// Ends our direction; the other one goes on.
     pub(super) fn poll_shut(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            End::Socket(socket) => socket.poll_shut_opaque(cx),
+            End::Socket(socket) => socket.poll_shut(cx),
+            End::Switched(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
             End::Upgraded(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
@@ -63,9 +69,12 @@ impl End {
         match self {
             // The connection's own limits hold.
             End::Socket(socket) => {
-                socket.end_opaque();
                 // A client that is gone needs no good order.
-                let _ = poll_fn(|cx| Write::poll_shutdown(Pin::new(socket.as_mut()), cx)).await;
+                let _ = poll_fn(|cx| socket.poll_end_opaque(cx)).await;
+            }
+            End::Switched(stream) => {
+                let shut = poll_fn(|cx| Pin::new(stream.as_mut()).poll_shutdown(cx));
+                let _ = tokio::time::timeout(limit, shut).await;
             }
             End::Upgraded(stream) => {
                 let _ = tokio::time::timeout(limit, poll_fn(|cx| Pin::new(&mut *stream).poll_shutdown(cx))).await;

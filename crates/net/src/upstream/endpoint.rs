@@ -1,18 +1,17 @@
 //! The connections to one address: which are idle, which are busy, which are gone. It opens them, and never sends.
 use super::connect::{self, ConnectError};
 use super::exchange::Outgoing;
+use super::http1::Http1;
 use super::name::Name;
-use super::stream::{Meter, Metered};
+use super::stream::Channel;
 use super::{ForwardError, IDLE_MAX, Target};
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
-/// Busy connections looked at when one is wanted; the others wait for the next look.
-const SETTLED_PER_LOOK: usize = 16;
 /// Requests on one HTTP/2 connection before another is opened.
 const STREAMS_PER_CONNECTION: usize = 100;
 const HTTP2_CONNECTIONS_MAX: usize = 8;
@@ -28,29 +27,15 @@ const RESET_STREAMS_MAX: usize = 64;
 /// Streams that the upstream may open and reset, or break, before the connection ends.
 const UPSTREAM_RESETS_MAX: usize = 128;
 
-pub(super) struct Endpoint {
+pub(crate) struct Endpoint {
     name: Name,
     label: Arc<str>,
-    shelf: Mutex<Shelf>,
+    /// HTTP/1.1 connections between two requests. The last one was used last.
+    idle: Mutex<Vec<Http1>>,
     http2: Mutex<Vec<Http2>>,
     /// One HTTP/2 connection is opened at a time, so that a burst shares it.
     opening: Semaphore,
     pub(super) in_flight: Arc<AtomicU32>,
-}
-
-/// HTTP/1.1 connections between two requests.
-#[derive(Default)]
-struct Shelf {
-    /// The last one was used last.
-    ready: Vec<Http1>,
-    /// The head of the answer has passed; its body may still be passing.
-    busy: Vec<Http1>,
-}
-
-pub(super) struct Http1 {
-    pub(super) sender: http1::SendRequest<Outgoing>,
-    pub(super) meter: Arc<Meter>,
-    last_used: Instant,
 }
 
 #[derive(Clone)]
@@ -58,7 +43,8 @@ pub(super) struct Http2 {
     pub(super) sender: http2::SendRequest<Outgoing>,
     /// Clones of this are in flight.
     pub(super) streams: Arc<()>,
-    meter: Arc<Meter>,
+    /// From then on it carries no new request.
+    retire: Instant,
     pub(super) takes_tunnels: Arc<TakesTunnels>,
     last_used: Instant,
 }
@@ -71,31 +57,13 @@ pub(super) struct TakesTunnels {
     pub(super) announced: AtomicBool,
 }
 
-impl Shelf {
-    /// Moves what has become idle to `ready`; drops what has ended or is one too many.
-    fn settle(&mut self, looks_max: usize) {
-        let from = self.busy.len().saturating_sub(looks_max);
-        for at in (from..self.busy.len()).rev() {
-            let Some(connection) = self.busy.get(at) else { continue };
-            if connection.sender.is_closed() {
-                drop(self.busy.swap_remove(at));
-            } else if connection.sender.is_ready() {
-                let connection = self.busy.swap_remove(at);
-                if self.ready.len() < IDLE_MAX {
-                    self.ready.push(connection);
-                }
-            }
-        }
-    }
-}
-
 impl Endpoint {
     pub(super) fn new(host: &str, port: u16) -> Endpoint {
         let name = Name::new(host.to_owned(), port);
         Endpoint {
             label: name.shown().into(),
             name,
-            shelf: Mutex::default(),
+            idle: Mutex::default(),
             http2: Mutex::default(),
             opening: Semaphore::new(1),
             in_flight: Arc::default(),
@@ -110,8 +78,8 @@ impl Endpoint {
         self.name.port == port && self.name.host == host
     }
 
-    fn shelf(&self) -> MutexGuard<'_, Shelf> {
-        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    fn idle(&self) -> MutexGuard<'_, Vec<Http1>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
     fn http2_connections(&self) -> MutexGuard<'_, Vec<Http2>> {
         self.http2.lock().unwrap_or_else(PoisonError::into_inner)
@@ -119,56 +87,29 @@ impl Endpoint {
 
     /// The most recently used idle connection that is still open.
     pub(super) fn take_idle(&self, idle_timeout: Duration, now: Instant) -> Option<Http1> {
-        let mut shelf = self.shelf();
-        shelf.settle(SETTLED_PER_LOOK);
-        while let Some(connection) = shelf.ready.pop() {
-            if connection.sender.is_ready() && now.duration_since(connection.last_used) < idle_timeout {
+        let mut idle = self.idle();
+        while let Some(mut connection) = idle.pop() {
+            if connection.is_usable(now) && now.duration_since(connection.last_used) < idle_timeout {
                 return Some(connection);
             }
         }
         None
     }
 
-    /// Call with the head of the answer in hand. The connection is taken again only once its exchange is over.
+    /// A connection whose exchange ended well.
     pub(super) fn put_back(&self, mut connection: Http1, now: Instant) {
-        if connection.sender.is_closed() {
-            return;
+        let mut idle = self.idle();
+        if idle.len() < IDLE_MAX {
+            connection.last_used = now;
+            idle.push(connection);
         }
-        connection.last_used = now;
-        self.shelf().busy.push(connection);
     }
 
     /// `preface` is what the connection begins with, if anything.
     pub(super) async fn open_http1(&self, target: &Target, preface: &[u8]) -> Result<Http1, ForwardError> {
         let stream = self.open(target, preface).await?;
         let lasts = target.tls.as_ref().and_then(|tls| tls.lasts(&stream));
-        let (stream, meter) = Metered::new(stream);
-        let (sender, connection) =
-            http1::Builder::new().handshake(stream).await.map_err(|error| self.unreachable(error.to_string()))?;
-        // The task owns the socket. It ends with the connection: when the upstream closes it, when the exchange on it is
-        // given up, or when its sender is dropped.
-        own(connection, lasts);
-        Ok(Http1 { sender, meter, last_used: Instant::now() })
-    }
-
-    /// A connection for one request that may turn it into a tunnel. The pool never sees it.
-    pub(super) async fn open_upgradable(
-        &self,
-        target: &Target,
-        preface: &[u8],
-    ) -> Result<http1::SendRequest<Outgoing>, ForwardError> {
-        let stream = self.open(target, preface).await?;
-        let lasts = target.tls.as_ref().and_then(|tls| tls.lasts(&stream));
-        let stream = Metered::new(stream).0.lasting(lasts);
-        let (sender, connection) =
-            http1::Builder::new().handshake(stream).await.map_err(|error| self.unreachable(error.to_string()))?;
-        // The task owns the socket until the upgrade takes it over, or the exchange ends.
-        tokio::spawn(async move {
-            if let Err(error) = connection.with_upgrades().await {
-                tracing::debug!(%error, "an upstream connection ended");
-            }
-        });
-        Ok(sender)
+        Ok(Http1::new(stream, target.settings.max_age, lasts))
     }
 
     /// A connection with room for one more request, opened if there is none. `true` if it was there before.
@@ -208,9 +149,11 @@ impl Endpoint {
     async fn open_http2(&self, target: &Target) -> Result<Http2, ForwardError> {
         let stream = self.open(target, &[]).await?;
         let lasts = target.tls.as_ref().and_then(|tls| tls.lasts(&stream));
-        let (stream, meter) = Metered::new(stream);
-        let (sender, mut connection) =
-            Http2Limits::builder().handshake(stream).await.map_err(|error| self.unreachable(error.to_string()))?;
+        let now = Instant::now();
+        let (sender, mut connection) = Http2Limits::builder()
+            .handshake(Channel::new(stream))
+            .await
+            .map_err(|error| self.unreachable(error.to_string()))?;
         let takes_tunnels = Arc::<TakesTunnels>::default();
         let told = Arc::clone(&takes_tunnels);
         let connection = async move {
@@ -225,7 +168,8 @@ impl Endpoint {
             }
         };
         own(connection, lasts);
-        Ok(Http2 { sender, streams: Arc::default(), meter, takes_tunnels, last_used: Instant::now() })
+        let retire = super::retirement(now, target.settings.max_age);
+        Ok(Http2 { sender, streams: Arc::default(), retire, takes_tunnels, last_used: now })
     }
 
     async fn open(&self, target: &Target, preface: &[u8]) -> Result<super::stream::Stream, ForwardError> {
@@ -242,30 +186,24 @@ impl Endpoint {
 
     /// Closes what has been idle for too long, and lets what is too old take no new request: whatever passes on it still
     /// ends in its own time.
-    pub(super) fn sweep(&self, limits: &Keep) {
+    pub(super) fn sweep(&self, idle_timeout: Duration) {
         let now = Instant::now();
-        let mut shelf = self.shelf();
-        shelf.settle(usize::MAX);
-        let is_kept = |connection: &Http1| limits.keeps(&connection.meter, now) && !connection.sender.is_closed();
-        shelf.ready.retain(|connection| is_kept(connection) && now.duration_since(connection.last_used) < limits.idle);
-        shelf.busy.retain(is_kept);
-        drop(shelf);
+        self.idle().retain_mut(|connection| {
+            connection.is_usable(now) && now.duration_since(connection.last_used) < idle_timeout
+        });
         self.http2_connections().retain(|connection| {
             let in_use = Arc::strong_count(&connection.streams) > 1;
-            let is_fresh = in_use || now.duration_since(connection.last_used) < limits.idle;
-            !connection.sender.is_closed() && is_fresh && limits.keeps(&connection.meter, now)
+            let is_fresh = in_use || now.duration_since(connection.last_used) < idle_timeout;
+            !connection.sender.is_closed() && is_fresh && now < connection.retire
         });
     }
 
     pub(super) fn idle_connections(&self) -> usize {
-        let mut shelf = self.shelf();
-        shelf.settle(usize::MAX);
         let unused = |connection: &&Http2| Arc::strong_count(&connection.streams) == 1;
-        shelf.ready.len() + self.http2_connections().iter().filter(unused).count()
+        self.idle().len() + self.http2_connections().iter().filter(unused).count()
     }
     pub(super) fn is_empty(&self) -> bool {
-        let shelf = self.shelf();
-        shelf.ready.is_empty() && shelf.busy.is_empty() && self.http2_connections().is_empty()
+        self.idle().is_empty() && self.http2_connections().is_empty()
     }
 }
 
@@ -284,18 +222,6 @@ fn own(connection: impl Future<Output = hyper::Result<()>> + Send + 'static, las
                 Err(_) => tracing::debug!("an upstream connection ended with a certificate"),
             }
         })),
-    }
-}
-
-/// How long connections are kept.
-pub(super) struct Keep {
-    pub(super) idle: Duration,
-    pub(super) age: Duration,
-}
-
-impl Keep {
-    fn keeps(&self, meter: &Meter, now: Instant) -> bool {
-        meter.age(now) < self.age.mul_f64(1.0 - meter.lot / 10.0)
     }
 }
 

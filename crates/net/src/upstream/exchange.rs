@@ -1,11 +1,13 @@
 //! One request and its answer: which connection, how long to wait, whether to send again. It keeps no connection itself.
-use super::endpoint::{Endpoint, Http1, Http2};
+use super::endpoint::{Endpoint, Http2};
 use super::group::Group;
+use super::http1::{Head, Home, Http1, Lost, Reply};
+use super::message::Message;
 use super::tries::Tries;
 use super::{ForwardError, Patience, Preface, Target, path_and_query};
 use crate::{Body, BodyError, Request, Response};
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
+use http::{HeaderValue, Method, StatusCode, Uri, Version, header};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use std::pin::{Pin, pin};
@@ -16,7 +18,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 /// A request's body on its way out. Most requests have none, and the library moves a request a dozen times.
-pub(super) struct Outgoing(Option<Box<Watched>>);
+pub(crate) struct Outgoing(Option<Box<Watched>>);
 
 struct Watched {
     body: Body,
@@ -32,8 +34,12 @@ pub(super) struct Upload {
 }
 
 impl Outgoing {
-    pub(super) fn nothing() -> Outgoing {
+    pub(crate) fn nothing() -> Outgoing {
         Outgoing(None)
+    }
+    /// Nobody asks how far it got.
+    pub(crate) fn unwatched(body: Body) -> Outgoing {
+        Outgoing((!body.is_end_stream()).then(|| Box::new(Watched { body, upload: Arc::default() })))
     }
 }
 
@@ -65,21 +71,14 @@ impl http_body::Body for Outgoing {
 
 /// Gives the request the form its target's protocol wants.
 pub(super) fn fit(request: &mut Request, target: &Target) -> Result<(), ForwardError> {
-    let path = path_and_query(request.uri());
     if !target.settings.http2 {
-        *request.version_mut() = Version::HTTP_11;
-        *request.uri_mut() = Uri::from(path);
         // RFC 9110 §10.1.4: whoever sends `TE` also nominates it.
         if request.headers().contains_key(header::TE) {
             request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("te"));
         }
-        // The library frames a body of unknown length by itself, except with GET and HEAD, where it drops the body.
-        let body = request.body();
-        if body.len_hint().is_none() && !body.is_end_stream() {
-            request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-        }
         return Ok(());
     }
+    let path = path_and_query(request.uri());
     let authority = request.headers_mut().remove(header::HOST);
     let authority = authority.as_ref().map(HeaderValue::as_bytes).unwrap_or_default();
     let scheme = if target.tls.is_some() { "https" } else { "http" };
@@ -96,11 +95,11 @@ pub(super) fn fit(request: &mut Request, target: &Target) -> Result<(), ForwardE
 /// Why one attempt gave no answer.
 pub(super) enum Failure {
     /// Not a byte of the request left: it may be sent again, whatever it is.
-    Unsent(Box<http::Request<Outgoing>>, hyper::Error),
+    Unsent(String),
     /// The connection ended before a byte of an answer.
-    Unanswered(hyper::Error),
+    Unanswered(String),
     /// The answer began, and was wrong.
-    Broken(hyper::Error),
+    Broken(String),
     /// The upstream took too long.
     Late,
     /// All of it took too long, or all that this try had.
@@ -124,18 +123,18 @@ impl Waits {
     }
 }
 
-pub(super) async fn run(group: &Group, target: &Target, request: Request) -> Result<Response, ForwardError> {
+pub(super) async fn run(group: &Group, target: &Target, mut request: Request) -> Result<Response, ForwardError> {
     let waits = Waits::of(&request, target);
-    let (mut parts, body) = request.into_parts();
+    let body = std::mem::replace(request.body_mut(), Body::empty());
     let upload = (!body.is_end_stream()).then(Arc::<Upload>::default);
     // Idempotent methods of RFC 9110 §9.2.2; an empty body can be sent twice.
-    let repeatable = upload.is_none() && is_idempotent(&parts.method);
-    let preface = target.settings.own_preface.as_ref().map(|own| match parts.extensions.remove::<Preface>() {
+    let repeatable = upload.is_none() && is_idempotent(request.method());
+    let preface = target.settings.own_preface.as_ref().map(|own| match request.extensions_mut().remove::<Preface>() {
         Some(Preface(of_client)) => of_client,
         None => own.clone(),
     });
     let outgoing = Outgoing(upload.clone().map(|upload| Box::new(Watched { body, upload })));
-    let mut request = http::Request::from_parts(parts, outgoing);
+    let mut message = Message::of(request, outgoing, target.settings.http2);
     let mut tries = Tries::new(group, target, waits, repeatable);
     loop {
         let Some((at, endpoint)) = group.pick(tries.tried, tries.began) else {
@@ -160,13 +159,19 @@ pub(super) async fn run(group: &Group, target: &Target, request: Request) -> Res
                 continue;
             }
         };
-        let copy = (repeatable && (connection.reused || tries.retries.is_some())).then(|| Repeat::of(&request));
+        let may_repeat = repeatable && (connection.reused || tries.retries.is_some());
+        if may_repeat {
+            message.keep_copy();
+        }
         tries.sends(group, connection.reused);
         let guard = InFlight::begin(endpoint);
-        let sent = connection.send(request, upload.as_deref(), tries.waits.first_byte, try_until).await;
+        let sent = connection.send(&mut message, upload.as_deref(), tries.waits.first_byte, try_until).await;
         let failure = match sent {
-            Ok(response) => match tries.refused(group, target, at, &response) {
-                None => return Ok(connection.finish(response, endpoint, guard, group, &tries, at)),
+            Ok(answered) => match tries.refused(group, target, at, answered.status()) {
+                None => {
+                    let finished = connection.finish(answered, message, endpoint, guard, group, &tries, at);
+                    return finished.map_err(|why| tries.broken(group, target, at, why));
+                }
                 Some(failure) => failure,
             },
             Err(failure) => failure,
@@ -178,7 +183,8 @@ pub(super) async fn run(group: &Group, target: &Target, request: Request) -> Res
             return Err(ForwardError::RequestBody(*error));
         }
         drop(guard);
-        request = Box::pin(tries.again(group, target, at, failure, (connection.reused, copy))).await?;
+        Box::pin(tries.again(group, target, at, failure, (connection.reused, may_repeat))).await?;
+        message.rewind();
     }
 }
 
@@ -186,43 +192,8 @@ fn is_idempotent(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE)
 }
 
-/// A request without body, to be sent once more. Nearly all are made for nothing, so the fields are one text and no map.
-pub(super) struct Repeat {
-    method: Method,
-    uri: Uri,
-    version: Version,
-    /// `name LF value LF` for each field: neither can hold a line feed.
-    fields: Vec<u8>,
-}
-
-impl Repeat {
-    fn of(request: &http::Request<Outgoing>) -> Repeat {
-        let lengths = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 2);
-        let mut fields = Vec::with_capacity(lengths.sum());
-        for (name, value) in request.headers() {
-            for part in [name.as_str().as_bytes(), b"\n", value.as_bytes(), b"\n"] {
-                fields.extend_from_slice(part);
-            }
-        }
-        Repeat { method: request.method().clone(), uri: request.uri().clone(), version: request.version(), fields }
-    }
-
-    pub(super) fn into_request(self) -> http::Request<Outgoing> {
-        let mut request = http::Request::new(Outgoing(None));
-        let mut parts = self.fields.split(|byte| *byte == b'\n');
-        while let (Some(name), Some(value)) = (parts.next(), parts.next()) {
-            if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
-                request.headers_mut().append(name, value);
-            }
-        }
-        *request.method_mut() = self.method;
-        *request.uri_mut() = self.uri;
-        *request.version_mut() = self.version;
-        request
-    }
-}
-
-pub(super) fn broken(error: &hyper::Error) -> ForwardError {
+/// What the library says, with its causes.
+pub(super) fn told(error: &hyper::Error) -> String {
     let mut why = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(error) = source {
@@ -230,7 +201,7 @@ pub(super) fn broken(error: &hyper::Error) -> ForwardError {
         why.push_str(&error.to_string());
         source = error.source();
     }
-    ForwardError::Protocol(why)
+    why
 }
 
 /// A connection for one exchange.
@@ -265,107 +236,133 @@ async fn lease(target: &Target, endpoint: &Endpoint, preface: Option<&[u8]>) -> 
     Ok(Lease { link, reused: false })
 }
 
+/// The head of an answer.
+enum Answer {
+    Http1(Head),
+    Http2(http::Response<Incoming>),
+}
+
+impl Answer {
+    fn status(&self) -> StatusCode {
+        match self {
+            Answer::Http1(head) => head.status,
+            Answer::Http2(response) => response.status(),
+        }
+    }
+}
+
 impl Lease {
     async fn send(
         &mut self,
-        request: http::Request<Outgoing>,
+        message: &mut Message,
         upload: Option<&Upload>,
         limit: Duration,
         until: Instant,
-    ) -> Result<http::Response<Incoming>, Failure> {
-        match &mut self.link {
-            Link::Http1(connection) | Link::OfOneClient(connection) => {
-                let reads = connection.meter.reads();
-                let sent = pin!(connection.sender.try_send_request(request));
-                let answer = answer(sent, upload, limit, until).await;
-                answer.map_err(|failure| match failure {
-                    Failure::Unanswered(error) if connection.meter.reads() != reads => Failure::Broken(error),
-                    other => other,
-                })
+    ) -> Result<Answer, Failure> {
+        match (&mut self.link, message) {
+            (Link::Http1(connection) | Link::OfOneClient(connection), Message::Http1(sending)) => {
+                let sent = pin!(connection.exchange(sending));
+                answer(sent, upload, limit, until).await.map(Answer::Http1)
             }
-            // A stream that ended without an answer may have been acted upon; unless h2 hands the request back.
-            Link::Http2(connection) => {
-                answer(pin!(connection.sender.try_send_request(request)), upload, limit, until).await
+            (Link::Http2(connection), Message::Http2(message)) => {
+                let Some(request) = message.request.take() else {
+                    return Err(Failure::Unanswered("the request is gone".into()));
+                };
+                let sent = pin!(connection.send(*request, &mut message.request));
+                answer(sent, upload, limit, until).await.map(Answer::Http2)
             }
+            _ => Err(Failure::Unsent("the connection speaks another protocol".into())),
         }
     }
 
-    /// The answer, with whatever has to live as long as its body.
+    /// The answer, with whatever has to live as long as its body. `Err` says why it is none.
+    #[expect(clippy::too_many_arguments, reason = "the end of one try: everything it used comes together")]
     fn finish(
         self,
-        response: http::Response<Incoming>,
-        endpoint: &Endpoint,
+        answer: Answer,
+        message: Message,
+        endpoint: &Arc<Endpoint>,
         guard: InFlight,
         group: &Group,
         tries: &Tries<'_>,
         at: usize,
-    ) -> Response {
-        let mut response = response.map(Body::incoming);
-        let now = match self.link {
-            Link::Http1(connection) => {
-                let now = Instant::now();
-                endpoint.put_back(connection, now);
-                // Only the choice between addresses needs the count to last.
-                if group.is_single() {
-                    return response;
-                }
-                response = response.map(|body| body.on_end(move |_| drop(guard)));
-                now
+    ) -> Result<Response, &'static str> {
+        let now = Instant::now();
+        let mut response = match (self.link, answer, message) {
+            (Link::Http1(connection), Answer::Http1(head), Message::Http1(sending)) => {
+                Reply::answer(connection, head, sending, Home(Some(Arc::clone(endpoint))), now)?
             }
-            Link::OfOneClient(connection) => {
-                response = response.map(|body| body.on_end(move |_| drop((guard, connection))));
-                if group.is_single() {
-                    return response;
-                }
-                Instant::now()
+            (Link::OfOneClient(connection), Answer::Http1(head), Message::Http1(sending)) => {
+                Reply::answer(connection, head, sending, Home(None), now)?
             }
-            Link::Http2(connection) => {
+            (Link::Http2(connection), Answer::Http2(response), _) => {
                 let streams = connection.streams;
-                response = response.map(|body| body.on_end(move |_| drop((guard, streams))));
-                if group.is_single() {
-                    return response;
-                }
-                Instant::now()
+                response.map(|body| Body::incoming(body).on_end(move |_| drop(streams)))
             }
+            _ => return Err("the connection speaks another protocol"),
         };
-        tries.answered(group, endpoint, at, now, &mut response);
-        response
+        // Only the choice between addresses needs the count, and to learn from the answer.
+        if !group.is_single() {
+            if !response.body().is_end_stream() {
+                response = response.map(|body| body.on_end(move |_| drop(guard)));
+            }
+            tries.answered(group, endpoint, at, now, &mut response);
+        }
+        Ok(response)
     }
 }
 
-pub(super) type Sent = Result<http::Response<Incoming>, hyper::client::conn::TrySendError<http::Request<Outgoing>>>;
-
 /// Waits for the head of the answer; see [`super::TargetSettings::first_byte_timeout`].
-pub(super) async fn answer(
-    mut sent: Pin<&mut impl Future<Output = Sent>>,
+pub(super) async fn answer<T, E: Into<Failure>>(
+    mut sent: Pin<&mut impl Future<Output = Result<T, E>>>,
     upload: Option<&Upload>,
     limit: Duration,
     until: Instant,
-) -> Result<http::Response<Incoming>, Failure> {
+) -> Result<T, Failure> {
     let mut steps = 0;
     loop {
         let late = Instant::now() + limit;
-        let error = match timeout_at(late.min(until), sent.as_mut()).await {
-            Ok(Ok(response)) => return Ok(response),
-            Ok(Err(error)) => error,
+        match timeout_at(late.min(until), sent.as_mut()).await {
+            Ok(answered) => return answered.map_err(Into::into),
             Err(_) if until < late => return Err(Failure::Overdue),
             Err(_) => match upload {
-                Some(upload) if upload.waits_for_client.load(Relaxed) => continue,
-                Some(upload) if upload.steps.load(Relaxed) != steps => {
-                    steps = upload.steps.load(Relaxed);
-                    continue;
-                }
+                Some(upload) if upload.waits_for_client.load(Relaxed) => {}
+                Some(upload) if upload.steps.load(Relaxed) != steps => steps = upload.steps.load(Relaxed),
                 _ => return Err(Failure::Late),
             },
+        }
+    }
+}
+
+impl From<Lost> for Failure {
+    fn from(lost: Lost) -> Failure {
+        match lost {
+            Lost::Unsent(why) => Failure::Unsent(why),
+            Lost::Unanswered(why) => Failure::Unanswered(why),
+            Lost::Broken(why) => Failure::Broken(why),
+        }
+    }
+}
+
+impl Http2 {
+    /// What the library did not send comes back in `unsent`. A stream that ended without an answer may have been acted upon.
+    pub(super) async fn send(
+        &mut self,
+        request: http::Request<Outgoing>,
+        unsent: &mut Option<Box<http::Request<Outgoing>>>,
+    ) -> Result<http::Response<Incoming>, Failure> {
+        let mut error = match self.sender.try_send_request(request).await {
+            Ok(response) => return Ok(response),
+            Err(error) => error,
         };
-        let mut error = error;
-        return Err(match error.take_message() {
-            Some(request) => Failure::Unsent(Box::new(request), error.into_error()),
-            None => {
-                let error = error.into_error();
-                if error.is_parse() { Failure::Broken(error) } else { Failure::Unanswered(error) }
-            }
-        });
+        *unsent = error.take_message().map(Box::new);
+        let error = error.into_error();
+        let why = told(&error);
+        Err(match unsent {
+            Some(_) => Failure::Unsent(why),
+            None if error.is_parse() => Failure::Broken(why),
+            None => Failure::Unanswered(why),
+        })
     }
 }
 

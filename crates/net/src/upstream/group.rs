@@ -1,7 +1,7 @@
 //! All endpoints of one target, as one worker knows them: which is tried first, and the sweeping of what is no longer used.
 //! It opens nothing. What is learnt of the endpoints is this worker's own; only illness found by checks is shared.
 use super::balance::{Balance, Ejected, Fault};
-use super::endpoint::{Endpoint, Keep};
+use super::endpoint::Endpoint;
 use super::fleet::{Fleet, Members};
 use super::retry::Budget;
 use super::{Addresses, Key, Target};
@@ -21,7 +21,7 @@ pub(super) struct Groups {
 
 pub(super) struct Group {
     endpoints: Box<[Arc<Endpoint>]>,
-    keep: Keep,
+    idle_timeout: Duration,
     /// `None` for one fixed address: nothing is chosen there, and nothing measured.
     choice: Option<Choice>,
 }
@@ -70,7 +70,7 @@ async fn sweep(groups: Weak<Groups>) {
         let Some(groups) = groups.upgrade() else { return };
         groups.lock().retain(|_, group| {
             for endpoint in &group.endpoints {
-                endpoint.sweep(&group.keep);
+                endpoint.sweep(group.idle_timeout);
             }
             // A target that no snapshot names any more leaves nothing behind.
             Arc::strong_count(group) > 1 || !group.endpoints.iter().all(|endpoint| endpoint.is_empty())
@@ -81,13 +81,13 @@ async fn sweep(groups: Weak<Groups>) {
 impl Group {
     /// Endpoints that stay keep their connections and what is known of them; those that go end with their last exchange.
     fn new(target: &Target, before: Option<&Group>) -> Group {
-        let keep = Keep { idle: target.settings.idle_timeout, age: target.settings.max_age };
+        let idle_timeout = target.settings.idle_timeout;
         let Some(fleet) = &target.fleet else {
             let Addresses::Listed(addresses) = &target.settings.addresses else {
-                return Group { endpoints: Box::default(), keep, choice: None };
+                return Group { endpoints: Box::default(), idle_timeout, choice: None };
             };
             let endpoints = addresses.iter().map(|(host, port)| Arc::new(Endpoint::new(host, *port))).collect();
-            return Group { endpoints, keep, choice: None };
+            return Group { endpoints, idle_timeout, choice: None };
         };
         let members = fleet.members();
         let place = |(host, port): &(String, u16)| {
@@ -103,7 +103,7 @@ impl Group {
             Some(before) => before.resumed(members, &was),
             None => Choice::new(target, members),
         };
-        Group { endpoints, keep, choice: Some(choice) }
+        Group { endpoints, idle_timeout, choice: Some(choice) }
     }
 
     fn is_current(&self, target: &Target) -> bool {
@@ -114,7 +114,7 @@ impl Group {
     }
 
     pub(super) fn idle_timeout(&self) -> Duration {
-        self.keep.idle
+        self.idle_timeout
     }
 
     /// Is there nothing to choose, and so nothing to learn?
@@ -132,13 +132,13 @@ impl Group {
     }
 
     /// The endpoint to try; `tried` is a bit set of those that failed this request.
-    pub(super) fn pick(&self, tried: u64, now: Instant) -> Option<(usize, &Endpoint)> {
+    pub(super) fn pick(&self, tried: u64, now: Instant) -> Option<(usize, &Arc<Endpoint>)> {
         let Some(choice) = &self.choice else {
-            return if tried == 0 { self.endpoints.first().map(|endpoint| (0, endpoint.as_ref())) } else { None };
+            return if tried == 0 { self.endpoints.first().map(|endpoint| (0, endpoint)) } else { None };
         };
         let in_flight = |at: usize| self.endpoints.get(at).map_or(0, |endpoint| endpoint.in_flight.load(Relaxed));
         let at = lock(&choice.balance).pick(choice.us(now), tried, choice.members.well(), in_flight)?;
-        self.endpoints.get(at).map(|endpoint| (at, endpoint.as_ref()))
+        self.endpoints.get(at).map(|endpoint| (at, endpoint))
     }
 
     /// How many endpoints this request was not put to.

@@ -3,9 +3,11 @@
 //! unless a service asks for it.
 use super::connect;
 use super::endpoint::Http2Limits;
+use super::exchange::Outgoing;
 use super::fleet::{Address, Fleet, Work};
+use super::http1::{Http1, Sending};
 use super::name::Name;
-use super::stream::Metered;
+use super::stream::Channel;
 use crate::Body;
 use http::{Request, StatusCode};
 use std::ops::RangeInclusive;
@@ -103,28 +105,28 @@ async fn ask(name: &Name, check: &HealthCheck, work: &Work) -> Result<StatusCode
     let settings = &work.settings;
     let preface = settings.own_preface.as_deref().unwrap_or_default();
     let opened = connect::open(name, work.tls.as_deref(), preface, check.timeout).await;
-    let (stream, _) = Metered::new(opened.map_err(|error| error.why())?);
+    let stream = opened.map_err(|error| error.why())?;
     let authority = match &settings.tls {
         Some(tls) => tls.server_name.clone(),
         None => name.shown(),
     };
     let request = Request::get(&check.path).header("user-agent", "countersign-health-check");
     let wrong = |error: http::Error| error.to_string();
-    let broke = |error: hyper::Error| format!("it broke off or answered no valid HTTP: {error}");
-    // The tasks of both connections end when the sender is dropped, at the end of this function.
+    let broke = |why: &dyn std::fmt::Display| format!("it broke off or answered no valid HTTP: {why}");
     if settings.http2 {
         let scheme = if settings.tls.is_some() { "https" } else { "http" };
         let uri = format!("{scheme}://{authority}{}", check.path);
         let request = request.uri(uri).version(http::Version::HTTP_2).body(Body::empty()).map_err(wrong)?;
-        let (mut sender, connection) = Http2Limits::builder().handshake(stream).await.map_err(broke)?;
+        let (mut sender, connection) =
+            Http2Limits::builder().handshake(Channel::new(stream)).await.map_err(|error| broke(&error))?;
+        // It ends when the sender is dropped, at the end of this function.
         tokio::spawn(connection);
-        return sender.send_request(request).await.map(|answer| answer.status()).map_err(broke);
+        return sender.send_request(request).await.map(|answer| answer.status()).map_err(|error| broke(&error));
     }
     let request = request.header("host", authority).header("connection", "close");
-    let request = request.body(Body::empty()).map_err(wrong)?;
-    let (mut sender, connection) = hyper::client::conn::http1::Builder::new().handshake(stream).await.map_err(broke)?;
-    tokio::spawn(connection);
-    sender.send_request(request).await.map(|answer| answer.status()).map_err(broke)
+    let mut sending = Sending::of(&request.body(()).map_err(wrong)?, Outgoing::nothing());
+    let mut connection = Http1::new(stream, check.timeout, None);
+    connection.exchange(&mut sending).await.map(|head| head.status).map_err(|lost| broke(&lost))
 }
 
 #[cfg(test)]

@@ -1,16 +1,13 @@
-//! The bytes between us and an upstream, plain or TLS, as the HTTP library wants them. It notes whether any byte came in,
-//! which decides whether a request may be sent again; it never looks at one.
+//! The bytes between us and an upstream, plain or TLS. It never looks at one.
 use hyper::rt::ReadBufCursor;
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 use tokio_rustls::client::TlsStream;
 
 const SCRATCH_BYTES: usize = 64 * 1024;
@@ -25,69 +22,59 @@ pub(crate) enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// What is known of a connection besides its bytes.
-#[derive(Debug)]
-pub(crate) struct Meter {
-    /// Reads that brought bytes, counted since the connection opened.
-    reads: AtomicU64,
-    opened: Instant,
-    /// Drawn at random, 0 to 1: what happens to all connections at some age does not happen to all at once.
-    pub(super) lot: f64,
-}
-
-impl Meter {
-    pub(crate) fn reads(&self) -> u64 {
-        self.reads.load(Relaxed)
-    }
-    pub(super) fn age(&self, now: Instant) -> Duration {
-        now.duration_since(self.opened)
-    }
-}
-
-pub(crate) struct Metered {
+pub(crate) struct Channel {
     stream: Stream,
-    meter: Arc<Meter>,
-    /// Of a connection that leaves its task, because it becomes a tunnel: when it ends at the latest.
+    /// When it ends at the latest.
     ends: Option<Pin<Box<Sleep>>>,
 }
 
-impl Metered {
-    pub(crate) fn new(stream: Stream) -> (Metered, Arc<Meter>) {
-        let meter = Arc::new(Meter { reads: AtomicU64::new(0), opened: Instant::now(), lot: super::jitter() });
-        (Metered { stream, meter: Arc::clone(&meter), ends: None }, meter)
+impl Channel {
+    pub(crate) fn new(stream: Stream) -> Channel {
+        Channel { stream, ends: None }
     }
 
     /// Reads fail once this time is over.
-    pub(super) fn lasting(self, lasts: Option<Duration>) -> Metered {
-        Metered { ends: lasts.map(|lasts| Box::pin(tokio::time::sleep(lasts))), ..self }
+    pub(super) fn lasting(self, lasts: Option<Duration>) -> Channel {
+        Channel { ends: lasts.map(|lasts| Box::pin(tokio::time::sleep(lasts))), ..self }
     }
 }
 
-impl hyper::rt::Read for Metered {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, mut cursor: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if let Some(ends) = &mut this.ends
+impl Channel {
+    /// Reads once, at most `bytes_max`, and shows what came; nothing is the end.
+    fn poll_some<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes_max: usize,
+        take: impl FnOnce(&[u8]) -> T,
+    ) -> Poll<io::Result<T>> {
+        if let Some(ends) = &mut self.ends
             && ends.as_mut().poll(cx).is_ready()
         {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "a certificate of the connection ended")));
         }
         SCRATCH.with_borrow_mut(|scratch| {
-            let room = cursor.remaining().min(scratch.len());
+            let room = bytes_max.min(scratch.len());
             let mut buffer = ReadBuf::new(scratch.get_mut(..room).unwrap_or_default());
-            ready!(match &mut this.stream {
+            ready!(match &mut self.stream {
                 Stream::Plain(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
                 Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, &mut buffer),
             })?;
-            if !buffer.filled().is_empty() {
-                this.meter.reads.fetch_add(1, Relaxed);
-                cursor.put_slice(buffer.filled());
-            }
-            Poll::Ready(Ok(()))
+            Poll::Ready(Ok(take(buffer.filled())))
         })
+    }
+
+    pub(super) fn poll_bytes<T>(&mut self, cx: &mut Context<'_>, take: impl FnOnce(&[u8]) -> T) -> Poll<io::Result<T>> {
+        self.poll_some(cx, usize::MAX, take)
     }
 }
 
-impl hyper::rt::Write for Metered {
+impl hyper::rt::Read for Channel {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, mut cursor: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().poll_some(cx, cursor.remaining(), |bytes| cursor.put_slice(bytes))
+    }
+}
+
+impl hyper::rt::Write for Channel {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.get_mut().stream {
             Stream::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
@@ -133,11 +120,10 @@ mod tests {
         let opened = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         // The other end stays open, and says nothing.
         let _silent = listener.accept().await.unwrap();
-        let (metered, _) = Metered::new(Stream::Plain(opened));
-        let mut metered = metered.lasting(Some(Duration::from_millis(10)));
+        let mut channel = Channel::new(Stream::Plain(opened)).lasting(Some(Duration::from_millis(10)));
         let mut room = [0; 16];
         let mut buffer = hyper::rt::ReadBuf::new(&mut room);
-        let read = poll_fn(|cx| Pin::new(&mut metered).poll_read(cx, buffer.unfilled()));
+        let read = poll_fn(|cx| Pin::new(&mut channel).poll_read(cx, buffer.unfilled()));
         let found = tokio::time::timeout(Duration::from_secs(5), read).await.expect("it should end");
         assert_eq!(found.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }

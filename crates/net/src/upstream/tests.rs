@@ -549,6 +549,7 @@ fn settings_that_cannot_work_are_refused() {
     check(roots(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), "no usable certificate");
 }
 
+mod answers;
 mod fleet;
 mod framing;
 mod http2;

@@ -3,7 +3,7 @@
 //! without a body whose reused connection turned out dead. All others are the service's choice ([`super::Retries`]).
 use super::balance::Fault;
 use super::endpoint::Endpoint;
-use super::exchange::{Failure, Outgoing, Repeat, Waits, broken};
+use super::exchange::{Failure, Waits};
 use super::group::Group;
 use super::{Answered, ForwardError, Retries, Target};
 use crate::Response;
@@ -119,14 +119,13 @@ impl<'t> Tries<'t> {
     }
 
     /// `Some`: this answer is not given to the caller, because its service wants another to be sought.
-    pub(super) fn refused<B>(
+    pub(super) fn refused(
         &mut self,
         group: &Group,
         target: &Target,
         at: usize,
-        response: &http::Response<B>,
+        status: http::StatusCode,
     ) -> Option<Failure> {
-        let status = response.status();
         if group.is_single() || !is_failure(status) {
             return None;
         }
@@ -135,16 +134,24 @@ impl<'t> Tries<'t> {
         again.then_some(Failure::Refused(status))
     }
 
-    /// The request, to be sent once more; or the error that it ends with.
+    /// What came was no answer: the error that the request ends with.
+    pub(super) fn broken(&self, group: &Group, target: &Target, at: usize, why: &str) -> ForwardError {
+        let error = ForwardError::Protocol(why.to_owned());
+        group.failed(target, at, self.began, Fault::Answer, &error);
+        error_at(group, at, error)
+    }
+
+    /// `Ok`: the request may be sent once more. Else the error that it ends with. The last argument: was the connection a
+    /// reused one, and can the request be repeated after it was sent?
     pub(super) async fn again(
         &mut self,
         group: &Group,
         target: &Target,
         at: usize,
         failure: Failure,
-        copies: (bool, Option<Repeat>),
-    ) -> Result<http::Request<Outgoing>, ForwardError> {
-        self.sent_again(group, target, at, failure, copies).await.map_err(|error| error_at(group, at, error))
+        how: (bool, bool),
+    ) -> Result<(), ForwardError> {
+        self.sent_again(group, target, at, failure, how).await.map_err(|error| error_at(group, at, error))
     }
 
     async fn sent_again(
@@ -153,30 +160,30 @@ impl<'t> Tries<'t> {
         target: &Target,
         at: usize,
         failure: Failure,
-        (was_reused, copy): (bool, Option<Repeat>),
-    ) -> Result<http::Request<Outgoing>, ForwardError> {
+        (was_reused, may_repeat): (bool, bool),
+    ) -> Result<(), ForwardError> {
         let (error, is_free, is_paid) = match failure {
             Failure::Refused(status) => (ForwardError::Protocol(status.to_string()), false, true),
-            Failure::Unsent(request, error) => {
+            Failure::Unsent(why) => {
                 if self.sends < SENDS_MAX + self.retried {
                     self.wants_new = true;
                     self.begin_anew(group);
-                    return Ok(*request);
+                    return Ok(());
                 }
-                return Err(broken(&error));
+                return Err(ForwardError::Protocol(why));
             }
-            Failure::Broken(error) => {
-                let error = broken(&error);
+            Failure::Broken(why) => {
+                let error = ForwardError::Protocol(why);
                 group.failed(target, at, self.began, Fault::Answer, &error);
                 return Err(error);
             }
-            Failure::Unanswered(error) => {
+            Failure::Unanswered(why) => {
                 let is_free = was_reused && self.sends < SENDS_MAX + self.retried;
-                let error = broken(&error);
+                let error = ForwardError::Protocol(why);
                 if !is_free {
                     group.failed(target, at, self.began, Fault::Answer, &error);
                 }
-                let is_paid = !is_free && copy.is_some() && self.may(group, target, |retries| retries.reset);
+                let is_paid = !is_free && may_repeat && self.may(group, target, |retries| retries.reset);
                 (error, is_free, is_paid)
             }
             Failure::Late | Failure::Overdue => {
@@ -191,7 +198,9 @@ impl<'t> Tries<'t> {
                 (error, false, is_paid)
             }
         };
-        let Some(copy) = copy.filter(|_| is_free || is_paid) else { return Err(error) };
+        if !may_repeat || !(is_free || is_paid) {
+            return Err(error);
+        }
         self.wants_new = is_free;
         if is_paid {
             self.tried |= 1 << at;
@@ -202,7 +211,7 @@ impl<'t> Tries<'t> {
             }
         }
         self.begin_anew(group);
-        Ok(copy.into_request())
+        Ok(())
     }
 
     /// What was learnt of the endpoint, and who it was.

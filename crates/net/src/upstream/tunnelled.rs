@@ -2,14 +2,14 @@
 //! from the pool and never back; over HTTP/2 on a stream (RFC 8441). It is sent once, whatever happens.
 use super::balance::Fault;
 use super::endpoint::Endpoint;
-use super::exchange::{Failure, InFlight, Outgoing, Waits, answer, broken, fit};
+use super::exchange::{Failure, InFlight, Outgoing, Waits, answer, fit, told};
 use super::group::Group;
+use super::http1::{Home, Http1, Reply, Sending};
 use super::tries::Tries;
 use super::{ForwardError, Preface, Target};
-use crate::tunnel::UpstreamEnd;
+use crate::tunnel::{End, UpstreamEnd};
 use crate::{Body, Request, Response};
-use http::{HeaderValue, Method, StatusCode, Version, header};
-use hyper::body::Incoming;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use std::pin::pin;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -67,7 +67,7 @@ fn note(group: &Group, target: &Target, at: usize, tries: &Tries<'_>, opened: &R
 }
 
 enum Link {
-    Http1(hyper::client::conn::http1::SendRequest<Outgoing>),
+    Http1(Http1),
     Http2(super::endpoint::Http2),
 }
 
@@ -87,7 +87,7 @@ async fn lease(endpoint: &Endpoint, target: &Target, preface: &[u8]) -> Result<L
     if target.settings.http2 {
         lease_http2(endpoint, target).await.map(Link::Http2)
     } else {
-        endpoint.open_upgradable(target, preface).await.map(Link::Http1)
+        endpoint.open_http1(target, preface).await.map(Link::Http1)
     }
 }
 
@@ -109,48 +109,78 @@ async fn lease_http2(endpoint: &Endpoint, target: &Target) -> Result<super::endp
 }
 
 async fn exchange(
-    mut link: Link,
+    link: Link,
     endpoint: &Endpoint,
     request: http::Request<Outgoing>,
     tries: &Tries<'_>,
 ) -> Result<Opened, ForwardError> {
     let guard = InFlight::begin(endpoint);
-    let (limit, all, until) = (tries.waits.first_byte, tries.waits.all, tries.until);
-    let answered = match &mut link {
-        Link::Http1(sender) => answer(pin!(sender.try_send_request(request)), None, limit, until).await,
-        Link::Http2(connection) => answer(pin!(connection.sender.try_send_request(request)), None, limit, until).await,
-    };
-    let mut response = answered.map_err(|failure| match failure {
-        Failure::Unsent(_, error) | Failure::Unanswered(error) | Failure::Broken(error) => broken(&error),
-        Failure::Late => ForwardError::FirstByteTimeout(limit),
-        Failure::Overdue | Failure::Refused(_) => ForwardError::RequestTimeout(all),
-    })?;
-    let (switched, keep): (bool, Box<dyn Send>) = match link {
-        Link::Http1(sender) => (switches_to_websocket(&response)?, Box::new((guard, sender))),
-        Link::Http2(connection) => (response.status() == StatusCode::OK, Box::new((guard, connection.streams))),
-    };
-    if !switched {
+    match link {
+        Link::Http1(connection) => over_http1(connection, request, tries, guard).await,
+        Link::Http2(connection) => over_http2(connection, request, tries, guard).await,
+    }
+}
+
+async fn over_http1(
+    mut connection: Http1,
+    request: http::Request<Outgoing>,
+    tries: &Tries<'_>,
+    guard: InFlight,
+) -> Result<Opened, ForwardError> {
+    let mut sending = Sending::of(&request, Outgoing::nothing());
+    let answered = answer(pin!(connection.exchange(&mut sending)), None, tries.waits.first_byte, tries.until).await;
+    let mut head = answered.map_err(|failure| lost(failure, tries))?;
+    if !switches_to_websocket(head.status, &head.headers)? {
+        let response = Reply::answer(connection, head, sending, Home(None), Instant::now());
+        let response = response.map_err(|why| ForwardError::Protocol(why.to_owned()))?;
+        return Ok(Opened::Answer(response.map(|body| body.on_end(move |_| drop(guard)))));
+    }
+    let stream = End::Switched(Box::new(connection.switch(&mut head)));
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = head.status;
+    *response.headers_mut() = head.headers;
+    Ok(Opened::Tunnel(response, UpstreamEnd { stream, keep: Some(Box::new(guard)) }))
+}
+
+async fn over_http2(
+    mut connection: super::endpoint::Http2,
+    request: http::Request<Outgoing>,
+    tries: &Tries<'_>,
+    guard: InFlight,
+) -> Result<Opened, ForwardError> {
+    let mut unsent = None;
+    let answered = answer(pin!(connection.send(request, &mut unsent)), None, tries.waits.first_byte, tries.until).await;
+    let mut response = answered.map_err(|failure| lost(failure, tries))?;
+    let keep = Box::new((guard, connection.streams));
+    if response.status() != StatusCode::OK {
         let mut response = response.map(Body::incoming).map(|body| body.on_end(move |_| drop(keep)));
         *response.version_mut() = Version::HTTP_11;
         return Ok(Opened::Answer(response));
     }
-    let upgrade = hyper::upgrade::on(&mut response);
-    let stream = timeout_at(until, upgrade)
+    let stream = timeout_at(tries.until, hyper::upgrade::on(&mut response))
         .await
-        .map_err(|_| ForwardError::RequestTimeout(all))?
-        .map_err(|error| broken(&error))?;
+        .map_err(|_| ForwardError::RequestTimeout(tries.waits.all))?
+        .map_err(|error| ForwardError::Protocol(told(&error)))?;
     let head = Response::from_parts(response.into_parts().0, Body::empty());
-    Ok(Opened::Tunnel(head, UpstreamEnd { stream, keep: Some(keep) }))
+    Ok(Opened::Tunnel(head, UpstreamEnd { stream: End::Upgraded(stream), keep: Some(keep) }))
+}
+
+fn lost(failure: Failure, tries: &Tries<'_>) -> ForwardError {
+    match failure {
+        Failure::Unsent(why) | Failure::Unanswered(why) | Failure::Broken(why) => ForwardError::Protocol(why),
+        Failure::Late => ForwardError::FirstByteTimeout(tries.waits.first_byte),
+        Failure::Overdue | Failure::Refused(_) => ForwardError::RequestTimeout(tries.waits.all),
+    }
 }
 
 /// RFC 6455 §4.1: 101 with exactly what was asked for. Any other 101 is no answer at all.
-fn switches_to_websocket(response: &http::Response<Incoming>) -> Result<bool, ForwardError> {
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+fn switches_to_websocket(status: StatusCode, headers: &HeaderMap) -> Result<bool, ForwardError> {
+    if status != StatusCode::SWITCHING_PROTOCOLS {
         return Ok(false);
     }
-    let mut upgrades = response.headers().get_all(header::UPGRADE).iter();
+    let mut upgrades = headers.get_all(header::UPGRADE).iter();
     let upgrade = upgrades.next().map(|value| value.as_bytes().trim_ascii());
-    let connection = response.headers().get_all(header::CONNECTION).iter();
+    let connection = headers.get_all(header::CONNECTION).iter();
     let says_upgrade = connection
         .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
         .any(|option| option.trim_ascii().eq_ignore_ascii_case(b"upgrade"));

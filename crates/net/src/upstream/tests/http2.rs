@@ -61,7 +61,7 @@ async fn answer(
     Ok(http::Response::new(answer))
 }
 
-async fn converse(stream: crate::upstream::stream::Metered, resets: Arc<tokio::sync::Notify>) {
+async fn converse(stream: crate::upstream::stream::Channel, resets: Arc<tokio::sync::Notify>) {
     let leave = Arc::new(tokio::sync::Notify::new());
     let leaving = Arc::clone(&leave);
     let service = hyper::service::service_fn(move |request| answer(request, Arc::clone(&resets), Arc::clone(&leaving)));
@@ -82,7 +82,7 @@ async fn serve_http2() -> Http2Server {
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             connections.fetch_add(1, SeqCst);
-            let (stream, _) = crate::upstream::stream::Metered::new(crate::upstream::stream::Stream::Plain(stream));
+            let stream = crate::upstream::stream::Channel::new(crate::upstream::stream::Stream::Plain(stream));
             tokio::spawn(converse(stream, Arc::clone(&resets)));
         }
     });

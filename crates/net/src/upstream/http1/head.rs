@@ -1,0 +1,221 @@
+//! The head of an answer over HTTP/1.1 (RFC 9112 §4 to §6). What could be read in two ways is no answer. It never reads a
+//! body.
+use super::INTERIM_MAX;
+use crate::chunked::Decoder;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+
+/// Of one head; also the limit of a header list over HTTP/2.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+const FIELDS_MAX: usize = 256;
+
+/// How an answer's body is delimited (RFC 9112 §6.3).
+#[derive(Debug)]
+pub(super) enum Framing {
+    /// So many bytes are still to come.
+    Length(u64),
+    Chunked(Box<Decoder>),
+    /// Until the connection closes.
+    Close,
+}
+
+/// The head of an answer, and what came with it.
+#[derive(Debug)]
+pub(crate) struct Head {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(super) framing: Framing,
+    /// The upstream keeps the connection open.
+    pub(super) keeps: bool,
+    /// What came behind it.
+    pub(super) rest: Bytes,
+}
+
+/// Reads heads until one that is no interim answer.
+pub(super) struct Heads {
+    held: Vec<u8>,
+    is_head: bool,
+    interim: usize,
+    /// Did any byte come?
+    is_empty: bool,
+}
+
+impl Heads {
+    /// `is_head`: the request was a HEAD.
+    pub(super) fn new(is_head: bool) -> Heads {
+        Heads { held: Vec::new(), is_head, interim: 0, is_empty: true }
+    }
+    pub(super) fn is_empty(&self) -> bool {
+        self.is_empty
+    }
+
+    pub(super) fn take(&mut self, bytes: &[u8]) -> Result<Option<Head>, &'static str> {
+        self.is_empty = false;
+        if self.held.is_empty() {
+            return self.judge(bytes);
+        }
+        let mut held = std::mem::take(&mut self.held);
+        held.extend_from_slice(bytes);
+        self.judge(&held)
+    }
+
+    fn judge(&mut self, mut bytes: &[u8]) -> Result<Option<Head>, &'static str> {
+        loop {
+            let searched = bytes.get(..HEAD_BYTES_MAX).unwrap_or(bytes);
+            let Some(end) = end_of_head(searched) else {
+                if searched.len() == HEAD_BYTES_MAX {
+                    return Err("the head of its answer is too large");
+                }
+                self.held = bytes.to_vec();
+                return Ok(None);
+            };
+            let head = Head::read(bytes, end, self.is_head)?;
+            if !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS {
+                return Ok(Some(head));
+            }
+            self.interim += 1;
+            if self.interim > INTERIM_MAX {
+                return Err("too many interim answers");
+            }
+            bytes = bytes.get(end..).unwrap_or_default();
+        }
+    }
+}
+
+/// Where the head ends, its empty line included.
+fn end_of_head(bytes: &[u8]) -> Option<usize> {
+    memchr::memchr_iter(b'\n', bytes).find_map(|at| match bytes.get(at + 1..)? {
+        [b'\n', ..] => Some(at + 2),
+        [b'\r', b'\n', ..] => Some(at + 3),
+        _ => None,
+    })
+}
+
+impl Head {
+    /// `end` is where the head ends in `bytes`.
+    fn read(bytes: &[u8], end: usize, is_head: bool) -> Result<Head, &'static str> {
+        let mut rest = Bytes::copy_from_slice(bytes);
+        let head = rest.split_to(end);
+        let mut lines = Lines { rest: &head };
+        let (is_http_11, status) = status_line(lines.next().unwrap_or_default())?;
+        let mut facts = Facts::default();
+        let mut headers = HeaderMap::with_capacity(16);
+        for line in lines {
+            if headers.len() >= FIELDS_MAX {
+                return Err("its answer has too many fields");
+            }
+            let colon = memchr::memchr(b':', line).ok_or("a header field without a colon")?;
+            let (name, value) = line.split_at_checked(colon).unwrap_or_default();
+            let value = trim_blanks(value.get(1..).unwrap_or_default());
+            // Both types judge what they are made of: no control character, no white space in a name, nothing folded.
+            let name = HeaderName::from_bytes(name).map_err(|_| "a header field name with a forbidden character")?;
+            facts.note(&name, value)?;
+            let value = HeaderValue::from_maybe_shared(head.slice_ref(value))
+                .map_err(|_| "a header field value with a control character")?;
+            headers.append(name, value);
+        }
+        let has_no_body = is_head || status.is_informational() || matches!(status.as_u16(), 204 | 304);
+        let framing = facts.check(is_http_11)?;
+        let framing = if has_no_body { Framing::Length(0) } else { framing };
+        let keeps = !facts.says_close && (is_http_11 || facts.says_keep_alive);
+        Ok(Head { status, headers, framing, keeps, rest })
+    }
+}
+
+/// The lines of a head, without their ends, up to the empty one.
+struct Lines<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let end = memchr::memchr(b'\n', self.rest)?;
+        let (line, rest) = self.rest.split_at_checked(end)?;
+        self.rest = rest.get(1..).unwrap_or_default();
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        Some(line).filter(|line| !line.is_empty())
+    }
+}
+
+/// Most values have one blank before them and none behind.
+fn trim_blanks(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] = value {
+        value = rest;
+    }
+    while let [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
+}
+
+/// `HTTP/1.x SP status [SP reason]`
+fn status_line(line: &[u8]) -> Result<(bool, StatusCode), &'static str> {
+    const WRONG: &str = "its answer does not begin with an HTTP/1 status line";
+    let (is_http_11, rest) = match line.split_at_checked(9).ok_or(WRONG)? {
+        (b"HTTP/1.1 ", rest) => (true, rest),
+        (b"HTTP/1.0 ", rest) => (false, rest),
+        _ => return Err(WRONG),
+    };
+    let (status, reason) = rest.split_at_checked(3).ok_or(WRONG)?;
+    if !matches!(reason.first(), None | Some(b' ')) || crate::head::has_control(reason) {
+        return Err(WRONG);
+    }
+    Ok((is_http_11, StatusCode::from_bytes(status).map_err(|_| WRONG)?))
+}
+
+/// What the fields say about the body and the connection.
+#[derive(Default)]
+struct Facts {
+    length: Option<u64>,
+    is_chunked: bool,
+    says_close: bool,
+    says_keep_alive: bool,
+}
+
+impl Facts {
+    fn note(&mut self, name: &HeaderName, value: &[u8]) -> Result<(), &'static str> {
+        match *name {
+            header::CONTENT_LENGTH => {
+                let length = content_length(value).ok_or("its Content-Length is no number")?;
+                if self.length.is_some_and(|known| known != length) {
+                    return Err("its Content-Length fields differ");
+                }
+                self.length = Some(length);
+            }
+            header::TRANSFER_ENCODING => {
+                if self.is_chunked || !value.eq_ignore_ascii_case(b"chunked") {
+                    return Err("its Transfer-Encoding is not exactly chunked");
+                }
+                self.is_chunked = true;
+            }
+            header::CONNECTION => {
+                for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+                    self.says_close |= option.eq_ignore_ascii_case(b"close");
+                    self.says_keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn check(&self, is_http_11: bool) -> Result<Framing, &'static str> {
+        match (self.is_chunked, self.length) {
+            (true, Some(_)) => Err("its answer has both Content-Length and Transfer-Encoding"),
+            (true, None) if !is_http_11 => Err("its answer has Transfer-Encoding in HTTP/1.0"),
+            (true, None) => Ok(Framing::Chunked(Box::new(Decoder::new()))),
+            (false, Some(length)) => Ok(Framing::Length(length)),
+            (false, None) => Ok(Framing::Close),
+        }
+    }
+}
+
+/// Digits, and at most nineteen of them.
+fn content_length(value: &[u8]) -> Option<u64> {
+    if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    Some(value.iter().fold(0, |length, digit| length * 10 + u64::from(digit - b'0')))
+}
