@@ -33,7 +33,7 @@ def access() -> dict:
     public = {**signer.as_dict(private=False), "kid": "issuer-1", "alg": "ES256", "use": "sig"}
     now = int(time.time())
     body = {"iss": "https://issuer.example", "aud": "acme", "sub": "ana", "client_id": "demo", "iat": now, "exp": now + 300,
-            "jti": "1", "groups": ["support"]}
+            "jti": "1", "groups": ["support"], "scope": "orders.read"}
     token = jwt.encode({"typ": "at+jwt", "alg": "ES256", "kid": "issuer-1"}, body, signer)
     return {"issuer_jwks": {"keys": [public]}, "access_token": token}
 

@@ -52,6 +52,8 @@ impl Edge {
         fs::write(folder.join("countersign.yaml"), platform)?;
         for File { name, text } in files {
             fs::write(folder.join(name), text)?;
+            // One of them may be a key.
+            fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o600))?;
         }
         let log = fs::File::create(folder.join("log.txt"))?;
         let mut command = program(target_folder().join("debug/countersign"), &["run", "-c"]);
@@ -109,7 +111,24 @@ fn make_certificate(folder: &Path) -> Result<&'static str> {
     Ok(", tls: { certificate: edge.pem, key: edge.key }")
 }
 
+/// A certificate of its own authority in `folder`, `workload.pem` and `workload.key`: for `localhost` as a server, and the
+/// X.509-SVID of this SPIFFE ID as a client.
+pub(crate) fn make_svid(folder: &Path, id: &str) -> Result<()> {
+    let config = format!(
+        "[req]\ndistinguished_name = dn\nx509_extensions = svid\nprompt = no\n[dn]\nCN = localhost\n[svid]\n\
+         subjectAltName = URI:{id}, DNS:localhost\nbasicConstraints = critical, CA:FALSE\n\
+         keyUsage = critical, digitalSignature\nextendedKeyUsage = serverAuth, clientAuth\n"
+    );
+    fs::write(folder.join("svid.cnf"), config)?;
+    let mut openssl =
+        program("openssl", &["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]);
+    openssl.args(["-days", "2", "-config"]).arg(folder.join("svid.cnf"));
+    openssl.arg("-out").arg(folder.join("workload.pem")).arg("-keyout").arg(folder.join("workload.key"));
+    openssl.stdout(Stdio::null()).stderr(Stdio::null());
+    must(openssl)
+}
+
 /// An address nobody listens on just now.
-fn free_address() -> Result<SocketAddr> {
+pub(crate) fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }

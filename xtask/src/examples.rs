@@ -1,7 +1,7 @@
 //! Runs `examples/verify-txn-token` in Rust, Python and Node with stock JOSE libraries: the good Txn-Token is accepted, and
 //! each with one fault is refused. First with tokens of `tests/peers/mint_txn.py`, then with the one that the real edge gave
-//! its upstream, checked against the key set that the edge publishes. It knows no product code, only the product.
-use crate::edge::{Door, Edge, File};
+//! its upstream, and one that a workload got in exchange, checked against the key set that the edge publishes. It knows no product code, only the product.
+use crate::edge::{Door, Edge, File, free_address, make_svid};
 use crate::origin::{Origin, field};
 use crate::peers::python_of;
 use crate::run::{cargo, must, output, program, root, target_folder};
@@ -30,6 +30,8 @@ struct Case {
     accepted: bool,
 }
 
+const ISSUERS: &str =
+    "issuers:\n  demo: { issuer: \"https://issuer.example\", audience: [acme], jwks_file: jwks.json }\n";
 const LANGUAGES: [&str; 3] = ["Rust", "Python", "Node"];
 
 pub(crate) fn check() -> Result<()> {
@@ -37,7 +39,8 @@ pub(crate) fn check() -> Result<()> {
     link_modules()?;
     let minted: Minted = serde_json::from_str(&output(program(python_of("test"), &["tests/peers/mint_txn.py"]))?)?;
     made_up(&minted)?;
-    from_the_edge(&minted)
+    from_the_edge(&minted)?;
+    from_the_token_endpoint(&minted)
 }
 
 fn made_up(minted: &Minted) -> Result<()> {
@@ -60,30 +63,70 @@ fn made_up(minted: &Minted) -> Result<()> {
 /// The Txn-Token as an upstream gets it, and the key set as anybody gets it.
 fn from_the_edge(minted: &Minted) -> Result<()> {
     let upstream = Origin::start("*", "{}".to_owned())?;
-    let issuers = "issuers:\n  demo: { issuer: \"https://issuer.example\", audience: [acme], jwks_file: jwks.json }\n";
-    let service = format!(
-        "service: orders\nupstream: http://{}\nexpose: {{ host: \"*\", path: /orders/** }}\nrules:\n  \
-         - {{ name: support reads orders, who: \"group:support\", can: GET /orders/** }}\n",
-        upstream.address
-    );
-    let keys = File { name: "jwks.json", text: minted.issuer_jwks.to_string() };
-    let edge = Edge::start("examples", Door::Plain, issuers, &[keys, File { name: "service.yaml", text: service }])?;
+    let files = files(minted, &format!("http://{}", upstream.address));
+    let edge = Edge::start("examples", Door::Plain, ISSUERS, &files)?;
     let status = get(edge.address, "/orders/42", &minted.access_token)?;
     ensure!(status.starts_with("HTTP/1.1 200 "), "the edge answered `{status}` instead of 200");
     let head = upstream.next()?;
     let token = field(&head, "txn-token").context("the upstream got no Txn-Token")?;
+    passes_everywhere(&edge, &minted.trust_domain, token, "the edge's own Txn-Token")
+}
+
+/// The Txn-Token that a workload got in exchange; curl is the workload.
+fn from_the_token_endpoint(minted: &Minted) -> Result<()> {
+    let made = root().join("target/live/examples-workload");
+    std::fs::create_dir_all(&made)?;
+    make_svid(&made, &format!("spiffe://{}/gateway", minted.trust_domain))?;
+    let address = free_address()?;
+    let mut files = files(minted, "http://127.0.0.1:1");
+    for name in ["workload.pem", "workload.key"] {
+        files.push(File { name, text: std::fs::read_to_string(made.join(name))? });
+    }
+    let sections = format!(
+        "{ISSUERS}token_endpoint:\n  listen: {address}\n  callers: /gateway\n  \
+         tls: {{ certificate: workload.pem, key: workload.key, client_ca: workload.pem }}\n"
+    );
+    let edge = Edge::start("examples", Door::Plain, &sections, &files)?;
+    let mut curl = program("curl", &["-sS", "--fail-with-body", "--cert", "workload.pem", "--key", "workload.key"]);
+    curl.current_dir(&made)
+        .args(["--cacert", "workload.pem", "--resolve"])
+        .arg(format!("localhost:{0}:127.0.0.1", address.port()));
+    let details = serde_json::json!({ "method": "GET", "path": "/orders/42", "host": "shop.acme.example" }).to_string();
+    for (name, value) in [
+        ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+        ("requested_token_type", "urn:ietf:params:oauth:token-type:txn_token"),
+        ("audience", &minted.trust_domain),
+        ("scope", "orders.read"),
+        ("subject_token", &minted.access_token),
+        ("subject_token_type", "urn:ietf:params:oauth:token-type:access_token"),
+        ("request_details", &details),
+    ] {
+        curl.arg("--data-urlencode").arg(format!("{name}={value}"));
+    }
+    curl.arg(format!("https://localhost:{}/token", address.port()));
+    let answer: serde_json::Value = serde_json::from_str(&output(curl)?)?;
+    let token = answer.get("access_token").and_then(serde_json::Value::as_str).context("the answer holds no token")?;
+    passes_everywhere(&edge, &minted.trust_domain, token, "the Txn-Token got in exchange")
+}
+
+fn files(minted: &Minted, upstream: &str) -> Vec<File> {
+    let service = format!(
+        "service: orders\nupstream: {upstream}\nexpose: {{ host: \"*\", path: /orders/** }}\nrules:\n  \
+         - {{ name: support reads orders, who: \"group:support\", can: GET /orders/** }}\n"
+    );
+    vec![File { name: "jwks.json", text: minted.issuer_jwks.to_string() }, File { name: "service.yaml", text: service }]
+}
+
+fn passes_everywhere(edge: &Edge, trust_domain: &str, token: &str, whose: &str) -> Result<()> {
     let url = format!("http://{}{PUBLISHED_AT}", edge.address);
     for language in LANGUAGES {
-        ensure!(
-            accepts(verifier(language), &url, &minted.trust_domain, token)?,
-            "the {language} example refused {token}"
-        );
+        ensure!(accepts(verifier(language), &url, trust_domain, token)?, "the {language} example refused {token}");
         ensure!(
             !accepts(verifier(language), &url, "other.example", token)?,
             "the {language} example accepted any audience"
         );
     }
-    println!("the edge's own Txn-Token passes in {}", LANGUAGES.join(", "));
+    println!("{whose} passes in {}", LANGUAGES.join(", "));
     Ok(())
 }
 

@@ -20,6 +20,7 @@ pub(crate) struct Seen {
     pub(crate) given_up: AtomicUsize,
     pub(crate) server_names: Mutex<Vec<Option<String>>>,
     pub(crate) client_certificates: Mutex<Vec<Option<[u8; 32]>>>,
+    pub(crate) peers: Mutex<Vec<Option<net::Peer>>>,
     pub(crate) go: Notify,
 }
 
@@ -59,6 +60,8 @@ impl Service for App {
         seen.server_names.lock().unwrap().push(connection.tls.as_ref().and_then(|tls| tls.server_name.clone()));
         let certificate = connection.tls.as_ref().and_then(|tls| tls.client_certificate);
         seen.client_certificates.lock().unwrap().push(certificate);
+        let peer = connection.tls.as_ref().and_then(|tls| tls.peer.as_deref());
+        seen.peers.lock().unwrap().push(peer.cloned());
         match request.uri().path() {
             "/echo" => Response::new(request.into_body()),
             "/read" => match request.into_body().read_all(1 << 20).await {

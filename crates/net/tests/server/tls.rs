@@ -232,6 +232,93 @@ fn api_68_a_demanded_certificate_must_be_there_and_from_the_ca() {
     assert!(TlsIdentity { client_certificates: Some(bad), ..identity("a.example") }.check().is_err());
 }
 
+/// A CA in PEM, and what it signs: a leaf with these URIs, for clients and servers.
+fn workloads() -> (Vec<u8>, impl Fn(&[&str]) -> TlsIdentity) {
+    let ca = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let ca_pem = params.self_signed(&ca).unwrap().pem().into_bytes();
+    let issuer = rcgen::Issuer::new(params, ca);
+    let svid = move |uris: &[&str]| {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        params.subject_alt_names = uris.iter().map(|uri| rcgen::SanType::URI((*uri).try_into().unwrap())).collect();
+        params.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages =
+            vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth, rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+        params.not_after = rcgen::date_time_ymd(2100, 3, 1);
+        let leaf = params.signed_by(&key, &issuer).unwrap();
+        TlsIdentity {
+            certificate_pem: leaf.pem().into(),
+            key_pem: key.serialize_pem().into(),
+            client_certificates: None,
+        }
+    };
+    (ca_pem, svid)
+}
+
+fn for_workloads(ca_pem: &[u8]) -> TlsIdentity {
+    let client_certificates = Some(ClientCertificates {
+        demand: CertificateDemand::Require,
+        ca_pem: Some(ca_pem.to_vec()),
+        svids_of: Some("acme.example".to_owned()),
+    });
+    TlsIdentity { client_certificates, ..identity("a.example") }
+}
+
+#[test]
+fn svid_a_client_is_the_workload_of_its_certificate_and_no_other_comes_in() {
+    let (ca_pem, svid) = workloads();
+    let (foreign_pem, foreign) = workloads();
+    let server = start_with(|settings| settings.tls = Some(for_workloads(&ca_pem)));
+    let tls13 = &rustls::version::TLS13;
+    let (gateway, batch) = (svid(&["spiffe://acme.example/gateway"]), svid(&["spiffe://acme.example/batch"]));
+    for (who, id) in [(&gateway, "spiffe://acme.example/gateway"), (&batch, "spiffe://acme.example/batch")] {
+        assert!(is_served(&server, &showing(tls13, who, who)));
+        let peer = server.seen.peers.lock().unwrap().last().unwrap().clone().unwrap();
+        assert_eq!(peer.id().as_str(), id);
+        assert!(peer.is_current(4_107_542_400) && !peer.is_current(4_107_542_401), "it ends when its certificate ends");
+    }
+    let outside = [
+        svid(&[]),
+        svid(&["spiffe://other.example/gateway"]),
+        svid(&["spiffe://acme.example"]),
+        svid(&["https://acme.example/gateway"]),
+        svid(&["spiffe://acme.example/gateway", "spiffe://acme.example/batch"]),
+        foreign(&["spiffe://acme.example/gateway"]),
+        identity("gateway"),
+    ];
+    for who in &outside {
+        assert!(!is_served(&server, &showing(tls13, who, who)));
+    }
+    assert!(!is_served(&server, &showing(tls13, &gateway, &batch)), "a certificate without its key");
+    assert!(!is_served(&server, &client(tls13, &[])), "none");
+    assert!(!is_served(&server, &showing(&rustls::version::TLS12, &gateway, &gateway)), "TLS 1.2");
+    assert_eq!(server.seen.peers.lock().unwrap().len(), 2);
+    assert_eq!(connect(&server, &showing(tls13, &gateway, &gateway)).conn.handshake_kind(), Some(HandshakeKind::Full));
+    // Other CAs can take their place while it runs; that it is for workloads cannot change.
+    let running = server.server.as_ref().unwrap();
+    assert!(running.replace_tls(identity("a.example")).is_err());
+    running.replace_tls(for_workloads(&foreign_pem)).unwrap();
+    assert!(!is_served(&server, &showing(tls13, &gateway, &gateway)));
+    assert!(is_served(&server, &showing(tls13, &outside[5], &outside[5])));
+}
+
+#[test]
+fn svid_a_certificate_makes_no_peer_where_anybody_may_come_in() {
+    let (ca_pem, svid) = workloads();
+    let gateway = svid(&["spiffe://acme.example/gateway"]);
+    for ca in [None, Some(ca_pem.clone())] {
+        let server = asking(CertificateDemand::Require, ca);
+        assert!(is_served(&server, &showing(&rustls::version::TLS13, &gateway, &gateway)));
+        assert_eq!(*server.seen.peers.lock().unwrap(), [None]);
+        assert!(server.server.as_ref().unwrap().replace_tls(for_workloads(&ca_pem)).is_err());
+    }
+    let mut nobody = for_workloads(&ca_pem);
+    nobody.client_certificates.as_mut().unwrap().ca_pem = None;
+    assert!(nobody.check().is_err(), "no CA, no workloads");
+}
+
 #[test]
 fn a_new_certificate_is_shown_to_new_connections_only() {
     let server = with_tls();
