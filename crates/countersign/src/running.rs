@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use arc_swap::ArcSwap;
 use control::Control;
 use feed::Current;
 use net::settings::{Limits, ServerSettings, Timeouts};
@@ -21,7 +22,7 @@ use proxy::judge::{Proofs, Shared};
 use proxy::metrics::Metrics;
 use proxy::minter::Minter;
 use proxy::otlp::{self, Otlp};
-use proxy::token_endpoint::TokenEndpoint;
+use proxy::token_endpoint::{InForce, TokenEndpoint};
 use proxy::upstreams::Upstreams;
 use proxy::view::Views;
 
@@ -37,7 +38,7 @@ pub struct Running {
     control: Control,
     edge: Option<net::Server>,
     authz: Option<net::Server>,
-    token_endpoint: Option<net::Server>,
+    token_endpoint: Option<(net::Server, InForce)>,
     admin: net::Server,
     shared: Arc<Shared>,
     access_log: Option<AccessLog>,
@@ -73,7 +74,7 @@ struct Fixed {
     edge: Option<Door>,
     proxy_protocol: Vec<wire::network::Network>,
     authz: Option<(Door, proxy::authz::Settings)>,
-    token_endpoint: Option<(Door, proxy::token_endpoint::Settings)>,
+    token_endpoint: Option<Door>,
     admin: SocketAddr,
     audit: config::AuditSettings,
     access_log: Option<access_log::Settings>,
@@ -88,7 +89,7 @@ impl Fixed {
             proxy_protocol: loaded.edge.as_ref().map(|edge| edge.proxy_protocol.clone()).unwrap_or_default(),
             edge: loaded.edge.as_ref().map(|edge| Door::of(&edge.server)),
             authz: loaded.authz.as_ref().map(|authz| (Door::of(&authz.server), authz.asked.clone())),
-            token_endpoint: loaded.token_endpoint.as_ref().map(|door| (Door::of(&door.server), door.asked.clone())),
+            token_endpoint: loaded.token_endpoint.as_ref().map(|door| Door::of(&door.server)),
             admin: loaded.admin.listen,
             audit: loaded.audit.clone(),
             access_log: loaded.access_log.clone(),
@@ -110,7 +111,7 @@ impl Fixed {
         let differ = [
             ("edge.proxy_protocol", self.proxy_protocol != now.proxy_protocol),
             ("authz", self.authz != now.authz),
-            ("token_endpoint", self.token_endpoint != now.token_endpoint),
+            ("token_endpoint (all but tls, callers and scopes)", self.token_endpoint != now.token_endpoint),
             ("admin.listen", self.admin != now.admin),
             ("audit (all but on_failure)", audit(&self.audit) != audit(&now.audit)),
             ("access_log", self.access_log != now.access_log),
@@ -234,7 +235,7 @@ impl Running {
     }
 
     pub fn token_endpoint_addresses(&self) -> Vec<SocketAddr> {
-        self.token_endpoint.as_ref().map(net::Server::addresses).unwrap_or_default()
+        self.token_endpoint.as_ref().map(|(server, _)| server.addresses()).unwrap_or_default()
     }
 
     pub fn admin_addresses(&self) -> Vec<SocketAddr> {
@@ -269,7 +270,10 @@ impl Running {
         }
         replace_tls(self.edge.as_ref(), loaded.edge.as_ref().map(|edge| &edge.server));
         replace_tls(self.authz.as_ref(), loaded.authz.as_ref().map(|authz| &authz.server));
-        replace_tls(self.token_endpoint.as_ref(), loaded.token_endpoint.as_ref().map(|door| &door.server));
+        if let (Some((server, in_force)), Some(door)) = (&self.token_endpoint, &loaded.token_endpoint) {
+            in_force.store(Arc::new(door.asked.clone()));
+            replace_tls(Some(server), Some(&door.server));
+        }
         self.drain = Drain::of(&loaded);
         let refuse = loaded.audit.on_failure == config::OnFailure::Refuse;
         self.shared.refuse_unrecorded.store(refuse, Ordering::Relaxed);
@@ -304,7 +308,8 @@ impl Running {
         self.draining.store(true, Ordering::Relaxed);
         self.shared.views.stop_watching_upstreams();
         // Side by side: what one door still has in flight must not keep the other accepting.
-        let others = [(self.authz, self.drain.authz), (self.token_endpoint, self.drain.token_endpoint)];
+        let token_endpoint = self.token_endpoint.map(|(server, _)| server);
+        let others = [(self.authz, self.drain.authz), (token_endpoint, self.drain.token_endpoint)];
         let others: Vec<_> = others
             .into_iter()
             .filter_map(|(door, grace)| door.map(|door| std::thread::spawn(move || drain_door(door, grace))))
@@ -337,9 +342,13 @@ fn start_authz(settings: config::AuthzSettings, shared: &Arc<Shared>) -> Result<
 fn start_token_endpoint(
     settings: config::TokenEndpointSettings,
     shared: &Arc<Shared>,
-) -> Result<net::Server, net::server::StartError> {
-    let (shared, asked) = (Arc::clone(shared), Arc::new(settings.asked));
-    net::Server::start(settings.server, move |_worker| TokenEndpoint::new(Arc::clone(&shared), Arc::clone(&asked)))
+) -> Result<(net::Server, InForce), net::server::StartError> {
+    let in_force: InForce = Arc::new(ArcSwap::from_pointee(settings.asked));
+    let (shared, of_workers) = (Arc::clone(shared), Arc::clone(&in_force));
+    let server = net::Server::start(settings.server, move |_worker| {
+        TokenEndpoint::new(Arc::clone(&shared), Arc::clone(&of_workers))
+    })?;
+    Ok((server, in_force))
 }
 
 /// A listener that runs with TLS gets the certificate of the new files.
@@ -442,7 +451,7 @@ mod tests {
         check("", &["authz"]);
     }
     #[test]
-    fn nothing_of_the_token_endpoint_but_its_certificates_changes_while_running() {
+    fn who_may_ask_for_tokens_changes_while_running_and_the_door_does_not() {
         let (first, second) = (testkit::tls::Ca::new(), testkit::tls::Ca::new());
         let of = |ca: &testkit::tls::Ca, rest: &str| {
             let own = ca.svid(&["spiffe://a.example/edge"], &["localhost"]);
@@ -462,8 +471,9 @@ mod tests {
         let check = |ca, rest: &str, expected: &[&str]| assert_eq!(start.waiting(&of(ca, rest)), expected, "{rest}");
         check(&second, "", &[]);
         check(&first, ", timeouts: { drain: 5s }", &[]);
-        check(&first, ", scopes: { api: a.read }", &["token_endpoint"]);
-        check(&first, ", workers: 3", &["token_endpoint"]);
-        assert_eq!(start.waiting(&fixed("", "")), ["edge", "token_endpoint"]);
+        check(&first, ", scopes: { api: a.read }", &[]);
+        let door = "token_endpoint (all but tls, callers and scopes)";
+        check(&first, ", workers: 3", &[door]);
+        assert_eq!(start.waiting(&fixed("", "")), ["edge", door]);
     }
 }

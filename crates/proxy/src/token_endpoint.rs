@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, Method};
 use net::{Body, BodyError, Connection, Peer, Refusal, Request, Response, Seldom};
@@ -45,23 +46,26 @@ pub struct Settings {
     pub body_timeout: Duration,
 }
 
+/// The settings in force, for all workers: who may ask can be taken back while they run.
+pub type InForce = Arc<ArcSwap<Settings>>;
+
 /// One worker of the token endpoint.
 pub struct TokenEndpoint {
     judge: Judge,
-    settings: Arc<Settings>,
+    settings: InForce,
     said: Seldom,
 }
 
 impl TokenEndpoint {
-    pub fn new(shared: Arc<Shared>, settings: Arc<Settings>) -> TokenEndpoint {
+    pub fn new(shared: Arc<Shared>, settings: InForce) -> TokenEndpoint {
         TokenEndpoint { judge: Judge::new(shared), settings, said: Seldom::every(SAY_AGAIN) }
     }
 
     async fn answer(&self, request: Request, connection: &Arc<Connection>) -> Response {
         let now = UnixMs::now();
+        let settings = self.settings.load_full();
         let peer = connection.tls.as_ref().and_then(|tls| tls.peer.as_deref());
-        let Some(peer) = peer.filter(|peer| self.settings.callers.iter().any(|caller| caller.matches(peer.id())))
-        else {
+        let Some(peer) = peer.filter(|peer| settings.callers.iter().any(|caller| caller.matches(peer.id()))) else {
             return self.refuse_caller(peer);
         };
         let Ok(id) = self.judge.ids.decision(now) else {
@@ -72,7 +76,7 @@ impl TokenEndpoint {
         // Who is no longer known is told that first.
         let elsewhere = Elsewhere::of(&request).filter(|_| peer.is_current(now.seconds()));
         let granted = match elsewhere {
-            None => self.exchange(request, connection, peer, &mut recording, now).await,
+            None => self.exchange(request, connection, (peer, &settings), &mut recording, now).await,
             Some(_) => Err(Stop::new(Reason::ExchangeMalformed, "tokens are asked for with POST, at `/token`")),
         };
         match granted {
@@ -107,7 +111,7 @@ impl TokenEndpoint {
         &self,
         request: Request,
         connection: &Connection,
-        peer: &Peer,
+        (peer, settings): (&Peer, &Settings),
         recording: &mut Recording,
         now: UnixMs,
     ) -> Result<Granted, Stop> {
@@ -115,9 +119,11 @@ impl TokenEndpoint {
             return Err(Stop::new(Reason::CallerExpired, "the caller's certificate ended while its connection stayed"));
         }
         check_head(&request)?;
-        let body = self.read_body((*request).into_body(), recording).await?;
+        let body = read_body((*request).into_body(), settings.body_timeout, recording).await?;
+        // Whoever sends slowly is judged by the time at which he has asked.
+        let now = UnixMs::now();
         let caller = peer.id();
-        let exchange = Exchange::read(&body, &self.settings.trust_domain, caller.as_str()).map_err(unreadable)?;
+        let exchange = Exchange::read(&body, &settings.trust_domain, caller.as_str()).map_err(unreadable)?;
         let named = named(&exchange.request_details)?;
         let client_ip = client_ip(&exchange.request_context)?;
         recording.names(&named.method, &named.host, named.target.path(), client_ip);
@@ -129,17 +135,7 @@ impl TokenEndpoint {
             certificate: connection.tls.as_ref().and_then(|tls| tls.client_certificate),
             client_ip,
         };
-        self.judge.exchange(&wanted, &self.settings.scopes, recording, now).await
-    }
-
-    /// All of it within one time: a body that comes byte by byte never stalls.
-    async fn read_body(&self, body: Body, recording: &mut Recording) -> Result<bytes::Bytes, Stop> {
-        let reading = body.on_end(recording.request_end()).read_all(FORM_BYTES_MAX);
-        match tokio::time::timeout(self.settings.body_timeout, reading).await {
-            Ok(Ok(body)) => Ok(body),
-            Ok(Err(error)) => Err(Stop::new(of_body(error), format!("the form: {error}"))),
-            Err(_) => Err(Stop::new(Reason::RequestTimeout, "the form did not arrive in time")),
-        }
+        self.judge.exchange(&wanted, &settings.scopes, recording, now).await
     }
 }
 
@@ -197,6 +193,16 @@ fn check_head(request: &Request) -> Result<(), Stop> {
         return malformed("the body is not `application/x-www-form-urlencoded`, in plain bytes");
     }
     Ok(())
+}
+
+/// All of it within one time: a body that comes byte by byte never stalls.
+async fn read_body(body: Body, timeout: Duration, recording: &mut Recording) -> Result<bytes::Bytes, Stop> {
+    let reading = body.on_end(recording.request_end()).read_all(FORM_BYTES_MAX);
+    match tokio::time::timeout(timeout, reading).await {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(error)) => Err(Stop::new(of_body(error), format!("the form: {error}"))),
+        Err(_) => Err(Stop::new(Reason::RequestTimeout, "the form did not arrive in time")),
+    }
 }
 
 fn is_form(headers: &HeaderMap) -> bool {

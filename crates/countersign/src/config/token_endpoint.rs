@@ -14,7 +14,7 @@ const SCOPES_MAX: usize = 256;
 const PURPOSES_MAX: usize = 64;
 
 section! {
-    /// Where workloads and gateways that forward by themselves exchange an access token for the Txn-Token of one request (RFC 8693): `POST /token`, over mutual TLS with X.509-SVIDs. See docs/token-endpoint.md. All but certificate, key and CA needs a restart to change.
+    /// Where workloads and gateways that forward by themselves exchange an access token for the Txn-Token of one request (RFC 8693): `POST /token`, over mutual TLS with X.509-SVIDs. See docs/token-endpoint.md. `tls`, `callers` and `scopes` change without a restart.
     TokenEndpointSection as "`token_endpoint`" hints [
         ("port", "did you mean `listen`? Write address and port: `listen: 0.0.0.0:9003`"),
         ("address", "did you mean `listen`?"),

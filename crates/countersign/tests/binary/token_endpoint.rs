@@ -19,6 +19,7 @@ rules:
   - { name: the batch writes orders, who: "group:support", from: [/shop/batch], can: POST /orders/** }
   - { name: only through the edge, who: "group:support", from: edge, can: DELETE /orders/** }
   - { name: refunds need a fresh key, who: "group:support", can: POST /refunds/**, fresh: 5m }
+  - { name: the bot helps with orders, who: "agent:order-bot", can: GET /orders/** }
   - { name: near ones, who: "group:support", can: GET /near/**, when: 'context.client_ip.isInRange(ip("192.0.2.0/24"))' }
 never:
   - { name: no admin, who: signed-in, can: "* /admin/**" }
@@ -294,6 +295,102 @@ fn a_token_of_a_real_provider_is_exchanged() {
     assert_eq!(world.granted(&answer).subject(), "id|support");
     // What the provider grants is the end of it: it gave no `orders.write`.
     world.refused(&world.ask_as("batch", &token, "POST", "/orders/1"), (400, "invalid_scope"), "scope_refused");
+}
+
+#[test]
+fn an_agent_is_in_the_token_and_only_where_the_rules_permit_it_too() {
+    let world = World::start();
+    let with_agent = |name: &str| world.token(&json!({ "act": { "sub": name } }));
+    let txn = world.granted(&world.ask(&with_agent("order-bot"), "GET", "/orders/1"));
+    assert_eq!((txn.subject(), txn.actor()), ("id|ana", Some("order-bot")));
+    world.refused(
+        &world.ask(&with_agent("other-bot"), "GET", "/orders/1"),
+        (400, "access_denied"),
+        "agent_not_permitted",
+    );
+    let none = world.token(&json!({ "act": { "sub": "order-bot" }, "groups": [] }));
+    world.refused(&world.ask(&none, "GET", "/orders/1"), (400, "access_denied"), "no_rule_matched");
+}
+
+#[test]
+fn an_opaque_token_is_exchanged_for_what_its_issuer_says_of_it() {
+    let world = World::start_with("", |setup| {
+        let more = ", introspection: { client_id: us, client_secret_file: secret } }\n";
+        setup.issuers = setup.issuers.replace(" }\n", more);
+        setup.files.push(("secret".into(), b"s3cret\n".to_vec()));
+    });
+    let says = |changes: Value| {
+        let base = json!({
+            "active": true, "token_type": "Bearer", "sub": "ana", "client_id": "web", "aud": "acme", "groups": ["support"],
+            "scope": "orders.read", "exp": 4_000_000_000_i64
+        });
+        world.issuer.introspect_as(testkit::signing::overlay(base, &changes));
+    };
+    says(json!({}));
+    assert_eq!(world.granted(&world.ask("opaque-1", "GET", "/orders/1")).subject(), "id|ana");
+    says(json!({ "active": false }));
+    world.refused(&world.ask("opaque-2", "GET", "/orders/1"), (400, "invalid_request"), "token_inactive");
+    says(json!({ "scope": "orders.write" }));
+    world.refused(&world.ask("opaque-3", "GET", "/orders/1"), (400, "invalid_scope"), "scope_refused");
+    world.issuer.misbehave_in_introspection(testkit::issuer::Fault::Status(500));
+    let answer = world.ask("opaque-4", "GET", "/orders/1");
+    world.refused(&answer, (503, "temporarily_unavailable"), "introspection_unavailable");
+}
+
+#[test]
+fn api_39_a_key_that_was_rotated_in_costs_no_exchange() {
+    let world = World::start();
+    world.granted(&world.ask(&world.token(&json!({})), "GET", "/orders/1"));
+    world.issuer.rotate(testkit::issuer::OldKeys::Drop);
+    world.granted(&world.ask(&world.token(&json!({})), "GET", "/orders/1"));
+}
+
+/// The command that readers copy is the one that runs here, but for the place of the endpoint.
+#[test]
+fn the_command_of_the_documentation_gets_a_token() {
+    let world = World::start();
+    let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/token-endpoint.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let command = page.split("```sh\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let at = format!("localhost:{} --resolve localhost:{}:127.0.0.1", world.door.port(), world.door.port());
+    let command =
+        crate::authz::replaced(command.to_owned(), "tokens.acme.example:9003/token", &at.replacen(' ', "/token ", 1));
+    let folder = world.serving.folder.path();
+    std::fs::copy(folder.join("server-ca.pem"), folder.join("token-ca.pem")).unwrap();
+    std::fs::write(folder.join("access-token.txt"), world.token(&json!({}))).unwrap();
+    let mut shell = std::process::Command::new("sh");
+    shell.current_dir(folder).args(["-c", &command]);
+    let mut shell = testkit::process::Process::start_command(shell);
+    let status = shell.wait(LIMIT);
+    let answer = client::parse(format!("HTTP/1.1 200 OK\r\n\r\n{}", shell.stdout()).as_bytes()).unwrap();
+    assert!(status.success(), "{}", shell.stderr());
+    assert_eq!(world.granted(&answer).scope(), "orders.read");
+}
+
+/// The example for services in Node, with `jose`.
+#[test]
+fn a_stock_library_accepts_the_token_as_any_other() {
+    let world = World::start();
+    let answer = world.ask(&world.token(&json!({})), "GET", "/orders/1");
+    let token = answer.json()["access_token"].as_str().unwrap().to_owned();
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap();
+    let modules = root.join("tests/peers/node_modules");
+    assert!(modules.is_dir(), "run `npm ci` in tests/peers, or `cargo xtask peers`");
+    // Node looks for modules beside the script.
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(root.join("examples/verify-txn-token/node/verify.mjs"), folder.path().join("verify.mjs")).unwrap();
+    std::os::unix::fs::symlink(modules, folder.path().join("node_modules")).unwrap();
+    let url = format!("http://{}/.well-known/countersign/jwks.json", world.serving.admin);
+    let script = folder.path().join("verify.mjs").display().to_string();
+    let verify = |trust_domain: &str| {
+        let mut node = testkit::process::Process::start("node", &[script.as_str(), &url, trust_domain]);
+        node.write_line(&token);
+        node.close_stdin();
+        (node.wait(LIMIT).success(), node.stdout())
+    };
+    let (accepted, claims) = verify("acme.example");
+    assert!(accepted && claims.contains(GATEWAY), "{claims}");
+    assert!(!verify("other.example").0, "for another trust domain");
 }
 
 #[test]

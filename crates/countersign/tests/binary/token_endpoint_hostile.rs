@@ -72,6 +72,25 @@ fn a_workload_that_is_not_listed_gets_nothing_and_fills_no_disk() {
     assert_eq!(before, after, "strangers fill no disk");
 }
 
+#[test]
+fn a_caller_that_is_taken_off_the_list_gets_nothing_more_on_the_connection_he_has() {
+    let world = World::start();
+    let mut client = openssl(&world, "gateway");
+    let request = "GET /token HTTP/1.1\r\nhost: localhost\r\n\r";
+    client.write_line(request);
+    testkit::wait_for("he is let in", LIMIT, || client.stdout().contains("HTTP/1.1 405"));
+    let config = world.serving.folder.path().join("countersign.yaml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, crate::authz::replaced(text, "callers: [/gateway, ", "callers: [")).unwrap();
+    testkit::wait_for("he is known no longer", LIMIT, || {
+        client.write_line(request);
+        client.stdout().contains("unauthorized_client")
+    });
+    let token = world.token(&json!({}));
+    assert_eq!(world.ask(&token, "GET", "/orders/1").json()["error"], "unauthorized_client");
+    world.granted(&world.ask_as("batch", &token, "POST", "/orders/1"));
+}
+
 /// The certificate ends while the connection stays.
 #[test]
 fn m12_a_caller_whose_certificate_ended_is_refused_on_the_connection_he_has() {
