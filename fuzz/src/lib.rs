@@ -7,6 +7,7 @@ mod dpop;
 mod ext_authz;
 mod front;
 mod grpc;
+mod telemetry;
 mod token_exchange;
 mod txn;
 mod websocket;
@@ -15,6 +16,7 @@ pub use dpop::dpop;
 pub use ext_authz::ext_authz;
 pub use front::front;
 pub use grpc::grpc;
+pub use telemetry::telemetry;
 pub use token_exchange::token_exchange;
 pub use txn::txn;
 pub use websocket::websocket;
@@ -303,6 +305,11 @@ mod tests {
     #[test]
     fn the_dpop_corpus_replays() {
         replay("dpop", super::dpop);
+    }
+
+    #[test]
+    fn the_telemetry_corpus_replays() {
+        replay("telemetry", super::telemetry);
     }
 
     #[test]

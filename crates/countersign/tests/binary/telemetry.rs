@@ -8,6 +8,7 @@ use testkit::process::Process;
 use testkit::tls::Ca;
 use testkit::upstream::Upstream;
 
+use crate::authz::World;
 use crate::serving::{LIMIT, Serving, Setup};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -171,6 +172,30 @@ fn a_trusted_parent_goes_on_and_says_what_is_recorded() {
 }
 
 #[test]
+fn a_question_of_a_proxy_has_a_span_of_the_request_it_is_about() {
+    let collector = Collector::start(&[]);
+    let url = collector.url();
+    let world =
+        World::of_example("nginx", |text| text + &format!("telemetry: {{ endpoint: \"{url}\", traces: {{}} }}\n"));
+    let about = [
+        ("X-Original-Method", "GET"),
+        ("X-Original-URI", "/orders/42?api_key=hidden"),
+        ("X-Original-Host", "shop.acme.example"),
+        ("X-Original-Scheme", "https"),
+        ("X-Original-Address", "192.0.2.9"),
+        ("traceparent", CLAIMED),
+    ];
+    let span = collector.span(&testkit::client::get(world.door(), "/_countersign", &about));
+    let of = |name: &str| span["attributes"][name].clone();
+    assert_eq!(
+        (of("url.path"), of("url.scheme"), of("countersign.reason")),
+        (json!("/orders/42"), json!("https"), json!("token_missing"))
+    );
+    assert_eq!((&span["links"], &span["strange"]), (&json!([TRACE]), &json!([])));
+    assert!(!collector.process.stdout().contains("hidden"));
+}
+
+#[test]
 fn without_traces_what_callers_say_of_them_goes_through() {
     let (issuer, upstream) = (Issuer::start(), Upstream::start());
     let serving = Setup::new(&issuer.url(), &upstream.url()).start();
@@ -230,6 +255,19 @@ fn the_collector_gets_the_series_of_the_admin_address_over_tls() {
         let name = line.split("_total").next().unwrap();
         assert!(metrics.iter().any(|metric| metric["name"] == name), "{line}");
     }
+}
+
+#[test]
+fn a_collector_that_nobody_vouches_for_gets_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let identity = Ca::new().server(&["localhost"]);
+    let at = |name: &str, text: &str| {
+        std::fs::write(folder.path().join(name), text).unwrap();
+        folder.path().join(name)
+    };
+    let collector = Collector::start(&[at("cert.pem", &identity.certificate_pem), at("key.pem", &identity.key_pem)]);
+    check_failing(&format!("https://localhost:{}", collector.port), None);
+    assert_eq!(collector.exports(), Vec::<Value>::new());
 }
 
 /// Requests are answered and recorded, whatever is behind the address; then the process ends in time.

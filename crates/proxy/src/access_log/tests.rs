@@ -81,6 +81,27 @@ fn a10_no_text_of_a_request_ends_its_field_or_its_line() {
 }
 
 #[test]
+fn a10_no_byte_whatever_adds_a_quote_a_space_or_a_line() {
+    let plain = line_of(&record(b"/x", "x"), Format::Combined, true);
+    let count = |line: &str, what: char| line.matches(what).count();
+    for byte in 0..=255u8 {
+        let field = || Some(Box::from([byte].as_slice()));
+        let mut record = record(&[b'/', byte], &String::from(char::from(byte)));
+        record.seen = Some(Box::new(Seen { target: [b'/', byte].into(), referer: field(), user_agent: field() }));
+        let line = line_of(&record, Format::Combined, true);
+        assert!(
+            line.is_ascii() && count(&line, '\n') == 1 && line.chars().all(|c| !c.is_control() || c == '\n'),
+            "{byte}"
+        );
+        assert_eq!(count(&line, '"'), count(&plain, '"'), "{byte}: {line}");
+        // A space stays one where quotes hold it: in the target, the referer and the user agent.
+        let more = if byte == b' ' { 3 } else { 0 };
+        assert_eq!(count(&line, ' '), count(&plain, ' ') + more, "{byte}: {line}");
+        assert_eq!(line_of(&record, Format::Json, true).lines().count(), 1, "{byte}");
+    }
+}
+
+#[test]
 fn queries_are_written_on_request_only_and_texts_are_bounded() {
     let read = |query, target: &str, agent: &str| {
         let headers = [(http::header::USER_AGENT, http::HeaderValue::from_str(agent).unwrap())];

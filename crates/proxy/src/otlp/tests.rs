@@ -117,6 +117,43 @@ fn what_is_not_sampled_and_the_end_of_a_tunnel_are_no_spans() {
     assert!(spans::encode(&Record { span: None, ..*record(true) }, false).is_none());
 }
 
+/// Texts that the encoded span holds and does not hold.
+fn check_span(change: impl FnOnce(&mut Record), holds: &[&str], lacks: &[&str]) {
+    let mut record = record(true);
+    record.request.method = "GET".into();
+    record.request.protocol = "HTTP/2".into();
+    change(&mut record);
+    let span = spans::encode(&record, false).unwrap();
+    let has = |text: &&&str| span.windows(text.len()).any(|part| part == text.as_bytes());
+    let missing: Vec<_> = holds.iter().filter(|text| !has(text)).collect();
+    let found: Vec<_> = lacks.iter().filter(has).collect();
+    assert!(missing.is_empty() && found.is_empty(), "missing {missing:?}, found {found:?}: {span:?}");
+}
+
+#[test]
+fn a_span_says_what_the_conventions_ask_for() {
+    let span = |record: &mut Record, change: fn(&mut Span)| change(record.span.as_mut().unwrap());
+    check_span(
+        |_| {},
+        &["GET", "url.scheme", "http", "status_code"],
+        &["https", "error.type", "_OTHER", "server.address"],
+    );
+    check_span(|record| span(record, |span| span.https = true), &["https"], &[]);
+    check_span(|record| span(record, |span| span.route = Some("/a/**".into())), &["GET /a/**", "http.route"], &[]);
+    // No caller makes a name of a span, nor a value that dashboards group by.
+    let strange = |record: &mut Record| record.request.method = "PURGE-7".into();
+    check_span(strange, &["HTTP", "_OTHER", "http.request.method_original", "PURGE-7"], &[]);
+    check_span(|record| record.status = 404, &["status_code"], &["error.type"]);
+    check_span(|record| record.status = 503, &["error.type", "503"], &[]);
+    let ours = |record: &mut Record| {
+        record.status = 502;
+        record.reason = Some("upstream_connect".into());
+    };
+    check_span(ours, &["error.type", "upstream_connect"], &["502"]);
+    check_span(|record| record.ended = Some("upstream_failed".into()), &["error.type", "upstream_failed"], &[]);
+    check_span(|record| record.status = 499, &[], &["status_code", "error.type"]);
+}
+
 #[test]
 fn a_batch_is_tried_again_when_the_collector_asks_for_it() {
     for busy in ["429 Too Many Requests", "502 Bad Gateway", "503 Service Unavailable", "504 Gateway Timeout"] {
