@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod access_token;
+mod answer;
 mod dpop;
 mod ext_authz;
 mod front;
@@ -12,6 +13,7 @@ mod token_exchange;
 mod txn;
 mod websocket;
 pub use access_token::access_token;
+pub use answer::h1_answer;
 pub use dpop::dpop;
 pub use ext_authz::ext_authz;
 pub use front::front;
@@ -235,6 +237,11 @@ mod tests {
             inputs += 1;
         }
         assert!(inputs > 0, "{} is empty", corpus.display());
+    }
+
+    #[test]
+    fn the_h1_answer_corpus_replays() {
+        replay("h1_answer", super::h1_answer);
     }
 
     #[test]

@@ -29,8 +29,9 @@ enum State {
     Ended,
 }
 
+/// Takes one body apart.
 #[derive(Debug)]
-pub(crate) struct Decoder {
+pub struct Decoder {
     state: State,
     held: Vec<u8>,
     extension_bytes: usize,
@@ -39,7 +40,7 @@ pub(crate) struct Decoder {
 }
 
 impl Decoder {
-    pub(crate) fn new() -> Decoder {
+    pub fn new() -> Decoder {
         Decoder {
             state: State::Size,
             held: Vec::new(),
@@ -49,7 +50,8 @@ impl Decoder {
         }
     }
 
-    pub(crate) fn has_ended(&self) -> bool {
+    /// Did the last chunk and its trailers go by?
+    pub fn has_ended(&self) -> bool {
         matches!(self.state, State::Ended)
     }
 
@@ -92,7 +94,7 @@ impl Decoder {
     }
 
     /// All data within `input`, and what comes after the body's end. One chunk is not copied.
-    pub(crate) fn take(&mut self, input: &Bytes) -> Result<(Bytes, Bytes), &'static str> {
+    pub fn take(&mut self, input: &Bytes) -> Result<(Bytes, Bytes), &'static str> {
         let (mut one, mut several) = (Bytes::new(), BytesMut::new());
         let mut rest: &[u8] = input;
         loop {
@@ -114,7 +116,7 @@ impl Decoder {
     }
 
     /// Those that came at the end, once.
-    pub(crate) fn take_trailers(&mut self) -> Option<HeaderMap> {
+    pub fn take_trailers(&mut self) -> Option<HeaderMap> {
         Some(std::mem::take(&mut self.trailers)).filter(|trailers| self.has_ended() && !trailers.is_empty())
     }
 

@@ -1,8 +1,9 @@
 //! The tokio shell: listeners, TLS, HTTP/1 (our own, towards both sides) and HTTP/2 (hyper's), upstream pools, drain. hyper,
 //! h2 and rustls types never leave this crate; the `http` crate's do.
 
+pub mod answer;
 pub mod body;
-mod chunked;
+pub mod chunked;
 pub mod client;
 mod client_certificate;
 mod connection;

@@ -1,10 +1,11 @@
 //! One request and its answer: which connection, how long to wait, whether to send again. It keeps no connection itself.
 use super::endpoint::{Endpoint, Http2};
 use super::group::Group;
-use super::http1::{Head, Home, Http1, Lost, Reply};
+use super::http1::{Home, Http1, Lost, Reply};
 use super::message::Message;
 use super::tries::Tries;
 use super::{ForwardError, Patience, Preface, Target, path_and_query};
+use crate::answer::Head;
 use crate::{Body, BodyError, Request, Response};
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, Uri, Version, header};

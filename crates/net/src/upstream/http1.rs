@@ -1,23 +1,19 @@
 //! One HTTP/1.1 connection to an upstream and the exchanges on it, one after the other, in the task of whoever asks: no task
 //! and no queue of its own. It never decides whether a request is sent again.
 use super::stream::{Channel, Stream};
+use crate::answer::{Head, Heads};
 use std::io;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 use tokio::time::Instant;
 
-mod head;
 mod reply;
 mod sending;
 mod switched;
 
-pub(crate) use head::Head;
 pub(crate) use reply::{Home, Reply};
 pub(crate) use sending::Sending;
 pub(crate) use switched::Switched;
-
-/// Interim answers (1xx) before the answer.
-const INTERIM_MAX: usize = 16;
 
 /// A connection between two requests, or in one.
 pub(crate) struct Http1 {
@@ -61,7 +57,7 @@ impl Http1 {
     /// Sends the request, or what is left of it, and waits for the head of the answer. Drop the connection after an error,
     /// and when the future is dropped.
     pub(crate) async fn exchange(&mut self, sending: &mut Sending) -> Result<Head, Lost> {
-        let mut heads = head::Heads::new(sending.is_head());
+        let mut heads = Heads::new(sending.is_head());
         std::future::poll_fn(|cx| {
             if let Poll::Ready(Err(error)) = sending.poll(&mut self.stream, cx) {
                 let lost = if sending.has_begun() { Lost::Broken } else { Lost::Unsent };
@@ -72,7 +68,7 @@ impl Http1 {
         .await
     }
 
-    fn poll_head(&mut self, cx: &mut Context<'_>, heads: &mut head::Heads) -> Poll<Result<Head, Lost>> {
+    fn poll_head(&mut self, cx: &mut Context<'_>, heads: &mut Heads) -> Poll<Result<Head, Lost>> {
         loop {
             let read = ready!(self.stream.poll_bytes(cx, |bytes| match bytes {
                 [] => None,

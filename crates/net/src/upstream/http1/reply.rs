@@ -1,8 +1,8 @@
 //! The body of an answer over HTTP/1.1, as it comes. A connection goes back to the pool only after an answer that ended where
 //! it said, with nothing behind it.
 use super::Http1;
-use super::head::{Framing, Head};
 use super::sending::Sending;
+use crate::answer::{Framing, Head};
 use crate::upstream::endpoint::Endpoint;
 use crate::{Body, BodyError, BodySender, Response};
 use bytes::Bytes;

@@ -1,7 +1,7 @@
 //! A connection that left HTTP after a 101 (RFC 9110 §7.8): its bytes, with those first that came behind the head.
 use super::super::stream::Channel;
 use super::Http1;
-use super::head::Head;
+use crate::answer::Head;
 use bytes::Bytes;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use std::io;

@@ -90,6 +90,16 @@ async fn a_connection_with_more_than_its_answer_is_not_used_again() {
     }
 }
 
+#[tokio::test]
+async fn a6_a_connection_that_switched_unasked_is_not_used_again() {
+    let server =
+        serve_raw(vec![keep("HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n"), ok()]);
+    let server = server.await;
+    let (pool, target) = (Pool::new(), target(&server));
+    assert!(matches!(exchange(&pool, &target, get("/")).await, Err(ForwardError::Protocol(_))));
+    assert_eq!(pool.idle_connections(), 0);
+}
+
 /// One connection, after the head of its request.
 async fn accepted(listener: TcpListener) -> TcpStream {
     let (mut stream, _) = listener.accept().await.unwrap();

@@ -1,6 +1,5 @@
-//! The head of an answer over HTTP/1.1 (RFC 9112 §4 to §6). What could be read in two ways is no answer. It never reads a
-//! body.
-use super::INTERIM_MAX;
+//! The head of an upstream's answer over HTTP/1.1 (RFC 9112 §4 to §6). What could be read in two ways is no answer. Pure: how
+//! the bytes are split changes nothing. It never reads a body.
 use crate::chunked::Decoder;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -8,10 +7,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 /// Of one head; also the limit of a header list over HTTP/2.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 const FIELDS_MAX: usize = 256;
+/// Interim answers (1xx) before the answer.
+const INTERIM_MAX: usize = 16;
 
 /// How an answer's body is delimited (RFC 9112 §6.3).
 #[derive(Debug)]
-pub(super) enum Framing {
+pub enum Framing {
     /// So many bytes are still to come.
     Length(u64),
     Chunked(Box<Decoder>),
@@ -21,35 +22,36 @@ pub(super) enum Framing {
 
 /// The head of an answer, and what came with it.
 #[derive(Debug)]
-pub(crate) struct Head {
-    pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
-    pub(super) framing: Framing,
+pub struct Head {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub framing: Framing,
     /// The upstream keeps the connection open.
-    pub(super) keeps: bool,
+    pub keeps: bool,
     /// What came behind it.
-    pub(super) rest: Bytes,
+    pub rest: Bytes,
 }
 
 /// Reads heads until one that is no interim answer.
-pub(super) struct Heads {
+pub struct Heads {
     held: Vec<u8>,
     is_head: bool,
     interim: usize,
-    /// Did any byte come?
     is_empty: bool,
 }
 
 impl Heads {
     /// `is_head`: the request was a HEAD.
-    pub(super) fn new(is_head: bool) -> Heads {
+    pub fn new(is_head: bool) -> Heads {
         Heads { held: Vec::new(), is_head, interim: 0, is_empty: true }
     }
-    pub(super) fn is_empty(&self) -> bool {
+    /// Did no byte come yet?
+    pub fn is_empty(&self) -> bool {
         self.is_empty
     }
 
-    pub(super) fn take(&mut self, bytes: &[u8]) -> Result<Option<Head>, &'static str> {
+    /// `Some` once a head is whole. `Err` says why it is none; ask no more then.
+    pub fn take(&mut self, bytes: &[u8]) -> Result<Option<Head>, &'static str> {
         self.is_empty = false;
         if self.held.is_empty() {
             return self.judge(bytes);
@@ -117,7 +119,8 @@ impl Head {
         let has_no_body = is_head || status.is_informational() || matches!(status.as_u16(), 204 | 304);
         let framing = facts.check(is_http_11)?;
         let framing = if has_no_body { Framing::Length(0) } else { framing };
-        let keeps = !facts.says_close && (is_http_11 || facts.says_keep_alive);
+        // After 101 it speaks another protocol.
+        let keeps = !facts.says_close && !status.is_informational() && (is_http_11 || facts.says_keep_alive);
         Ok(Head { status, headers, framing, keeps, rest })
     }
 }
