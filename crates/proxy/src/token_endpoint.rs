@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE};
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, Version};
 use net::{Body, BodyError, Connection, Peer, Refusal, Request, Response, Seldom};
 use trust::json;
 use trust::reason::Reason;
@@ -66,7 +66,9 @@ impl TokenEndpoint {
         let settings = self.settings.load_full();
         let peer = connection.tls.as_ref().and_then(|tls| tls.peer.as_deref());
         let Some(peer) = peer.filter(|peer| settings.callers.iter().any(|caller| caller.matches(peer.id()))) else {
-            return self.refuse_caller(peer);
+            let refusal = self.refuse_caller(peer);
+            read_unneeded(request, settings.body_timeout).await;
+            return refusal;
         };
         let Ok(id) = self.judge.ids.decision(now) else {
             return answer::refusal(&Stop::new(Reason::MintFailed, ""), "");
@@ -77,7 +79,10 @@ impl TokenEndpoint {
         let elsewhere = Elsewhere::of(&request).filter(|_| peer.is_current(now.seconds()));
         let granted = match elsewhere {
             None => self.exchange(request, connection, (peer, &settings), &mut recording, now).await,
-            Some(_) => Err(Stop::new(Reason::ExchangeMalformed, "tokens are asked for with POST, at `/token`")),
+            Some(_) => {
+                read_unneeded(request, settings.body_timeout).await;
+                Err(Stop::new(Reason::ExchangeMalformed, "tokens are asked for with POST, at `/token`"))
+            }
         };
         match granted {
             Ok(granted) => {
@@ -115,10 +120,10 @@ impl TokenEndpoint {
         recording: &mut Recording,
         now: UnixMs,
     ) -> Result<Granted, Stop> {
-        if !peer.is_current(now.seconds()) {
-            return Err(Stop::new(Reason::CallerExpired, "the caller's certificate ended while its connection stayed"));
+        if let Err(stop) = check_head(&request, peer, now) {
+            read_unneeded(request, settings.body_timeout).await;
+            return Err(stop);
         }
-        check_head(&request)?;
         let body = read_body((*request).into_body(), settings.body_timeout, recording).await?;
         // Whoever sends slowly is judged by the time at which he has asked.
         let now = UnixMs::now();
@@ -181,8 +186,11 @@ impl Elsewhere {
 }
 
 /// A form, by nobody but the certificate's owner.
-fn check_head(request: &Request) -> Result<(), Stop> {
+fn check_head(request: &Request, peer: &Peer, now: UnixMs) -> Result<(), Stop> {
     let malformed = |why: &str| Err(Stop::new(Reason::ExchangeMalformed, why));
+    if !peer.is_current(now.seconds()) {
+        return Err(Stop::new(Reason::CallerExpired, "the caller's certificate ended while its connection stayed"));
+    }
     if request.uri().query().is_some() {
         return malformed("parameters stand in the body: what stands in a URL is logged");
     }
@@ -193,6 +201,15 @@ fn check_head(request: &Request) -> Result<(), Stop> {
         return malformed("the body is not `application/x-www-form-urlencoded`, in plain bytes");
     }
     Ok(())
+}
+
+/// Over HTTP/2 an answer before the end of a body resets its stream, and some clients take that for no answer. What is no
+/// larger than a form is passed over.
+async fn read_unneeded(request: Request, timeout: Duration) {
+    if request.version() == Version::HTTP_2 {
+        let reading = (*request).into_body().read_all(FORM_BYTES_MAX);
+        let _unneeded = tokio::time::timeout(timeout, reading).await;
+    }
 }
 
 /// All of it within one time: a body that comes byte by byte never stalls.

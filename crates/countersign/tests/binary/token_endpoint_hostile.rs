@@ -68,6 +68,17 @@ fn a_workload_that_is_not_listed_gets_nothing_and_fills_no_disk() {
     }
     world.serving.wait_log("is not among `token_endpoint.callers`");
     assert!(world.serving.metrics().contains("countersign_refusals_total{kind=\"token_caller\"} 4"));
+    // However much he sends, he is answered before it is read.
+    let huge = world.serving.folder.path().join("huge");
+    std::fs::write(&huge, vec![b'x'; 300_000]).unwrap();
+    let huge = format!("@{}", huge.display());
+    for more in [&[][..], &["-H", "Expect: 100-continue"], &["-H", "transfer-encoding: chunked"]] {
+        let answer = world.curl(Some("near"), "/token", &[more, &["--data-binary", &huge]].concat()).unwrap();
+        assert_eq!(answer.json()["error"], "unauthorized_client", "{more:?}");
+    }
+    let form = "x".repeat(60_000);
+    let shown = [&HTTP_2[..], &["--data-binary", &form]].concat();
+    assert_eq!(over_http_2(&world, "near", "/token", &shown), "400");
     let after = std::fs::read_to_string(world.serving.audit_file()).unwrap().lines().count();
     assert_eq!(before, after, "strangers fill no disk");
 }
@@ -108,6 +119,16 @@ fn m12_a_caller_whose_certificate_ended_is_refused_on_the_connection_he_has() {
     });
 }
 
+const HTTP_2: [&str; 5] = ["--http2", "-o", "/dev/null", "-w", "HTTP/1.1 %{http_code} %{http_version}\r\n\r\n"];
+
+/// The status that curl shows.
+fn over_http_2(world: &World, who: &str, target: &str, more: &[&str]) -> String {
+    let shown = world.curl(Some(who), target, more).unwrap();
+    let text = String::from_utf8_lossy(&shown.head).into_owned();
+    let status = text.trim().strip_prefix("HTTP/1.1 ").and_then(|rest| rest.strip_suffix(" 2"));
+    status.unwrap_or_else(|| panic!("{text}")).to_owned()
+}
+
 /// A TLS connection that sends what is written to it.
 fn openssl(world: &World, who: &str) -> Process {
     let path = |name: &str| world.serving.folder.path().join(name).display().to_string();
@@ -140,6 +161,13 @@ fn what_is_no_request_for_a_token_is_told_so() {
     check("/token", &["-H", "authorization: Bearer x", "-d", "a=b"], (400, "invalid_request"), malformed);
     check("/token", &["-d", ""], (400, "invalid_request"), malformed);
     check("/token", &["-d", "%zz"], (400, "invalid_request"), malformed);
+    let form = "x".repeat(60_000);
+    let json = ["-H", "content-type: application/json", "--data-binary", &form];
+    for (target, more, status) in
+        [("/token", &json[..], "400"), ("/token", &["-X", "PUT", "-d", &form], "405"), ("/else", &["-d", &form], "404")]
+    {
+        assert_eq!(over_http_2(&world, "gateway", target, &[&HTTP_2[..], more].concat()), status, "{target}");
+    }
 }
 
 #[test]
@@ -152,6 +180,12 @@ fn a_body_too_large_or_too_slow_ends_and_is_recorded() {
     world.refused(&answer, (413, "invalid_request"), "body_too_large");
     let chunked = world.curl(Some("gateway"), "/token", &["-H", "transfer-encoding: chunked", "--data-binary", &huge]);
     world.refused(&chunked.unwrap(), (413, "invalid_request"), "body_too_large");
+    let waiting = ["-H", "Expect: 100-continue", "--data-binary", &huge];
+    world.refused(
+        &world.curl(Some("gateway"), "/token", &waiting).unwrap(),
+        (413, "invalid_request"),
+        "body_too_large",
+    );
     // One byte after the other, none of them late.
     let mut client = openssl(&world, "gateway");
     client.write_line(
@@ -348,6 +382,37 @@ fn api_66_a_bound_subject_token_is_taken_only_from_whom_it_is_bound_to() {
     let both = json!({ "cnf": { "x5t#S256": testkit::tls::sha256(&own), "jkt": dpop::thumbprint(&key) } });
     let answer = world.ask_as("own", &world.token(&both), "GET", "/orders/1");
     world.refused(&answer, (400, "invalid_request"), "sender_constrained");
+}
+
+#[test]
+fn api_66_a_service_that_wants_bound_tokens_gets_no_token_for_a_plain_one() {
+    let world = World::start_with("", |setup| {
+        setup.services[0].1 =
+            setup.services[0].1.replace("service: orders", "service: orders\nsender_constrained: required");
+    });
+    let answer = world.ask(&world.token(&json!({})), "GET", "/orders/1");
+    world.refused(&answer, (400, "invalid_request"), "sender_constrained");
+    let own = world.ca.svid(&[GATEWAY], &[]);
+    world.add("own", &own);
+    let bound = world.token(&json!({ "cnf": { "x5t#S256": testkit::tls::sha256(&own) } }));
+    let txn = world.granted(&world.ask_as("own", &bound, "GET", "/orders/1"));
+    assert_eq!(txn.claims()["rctx"]["cnf"]["x5t#S256"], testkit::tls::sha256(&own), "what was proved is said");
+}
+
+#[test]
+fn a_parameter_that_a_rule_reads_is_that_of_the_request_named() {
+    let world = World::start_with("", |setup| {
+        let small =
+            "  - { name: small sums, who: signed-in, can: GET /sums/**, when: context.request.params.amount <= 500 }\n";
+        setup.services[0].1 = setup.services[0].1.replace("never:\n", &format!("{small}never:\n"));
+    });
+    let token = world.token(&json!({}));
+    world.granted(&world.ask(&token, "GET", "/sums/1?amount=500"));
+    world.refused(&world.ask(&token, "GET", "/sums/1?amount=501"), (400, "access_denied"), "no_rule_matched");
+    for query in ["", "?amount=many", "?amount=1&amount=501"] {
+        let answer = world.ask(&token, "GET", &format!("/sums/1{query}"));
+        world.refused(&answer, (400, "access_denied"), "policy_error");
+    }
 }
 
 #[test]
