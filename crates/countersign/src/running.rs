@@ -73,7 +73,7 @@ struct Fixed {
     trust_domain: Arc<str>,
     edge: Option<Door>,
     proxy_protocol: Vec<wire::network::Network>,
-    authz: Option<(Door, proxy::authz::Settings)>,
+    authz: Option<(Door, Vec<PathBuf>, proxy::authz::Settings)>,
     token_endpoint: Option<Door>,
     admin: SocketAddr,
     audit: config::AuditSettings,
@@ -88,7 +88,10 @@ impl Fixed {
             trust_domain: Arc::clone(&loaded.desired.trust_domain),
             proxy_protocol: loaded.edge.as_ref().map(|edge| edge.proxy_protocol.clone()).unwrap_or_default(),
             edge: loaded.edge.as_ref().map(|edge| Door::of(&edge.server)),
-            authz: loaded.authz.as_ref().map(|authz| (Door::of(&authz.server), authz.asked.clone())),
+            authz: loaded
+                .authz
+                .as_ref()
+                .map(|authz| (Door::of(&authz.server), authz.sockets.clone(), authz.asked.clone())),
             token_endpoint: loaded.token_endpoint.as_ref().map(|door| Door::of(&door.server)),
             admin: loaded.admin.listen,
             audit: loaded.audit.clone(),
@@ -230,8 +233,11 @@ impl Running {
         self.edge.as_ref().map(net::Server::addresses).unwrap_or_default()
     }
 
-    pub fn authz_addresses(&self) -> Vec<SocketAddr> {
-        self.authz.as_ref().map(net::Server::addresses).unwrap_or_default()
+    /// Addresses, and `unix:` with the paths of sockets.
+    pub fn authz_doors(&self) -> Vec<String> {
+        let Some(server) = &self.authz else { return Vec::new() };
+        let sockets = server.sockets().map(|path| format!("unix:{}", path.display()));
+        server.addresses().iter().map(ToString::to_string).chain(sockets).collect()
     }
 
     pub fn token_endpoint_addresses(&self) -> Vec<SocketAddr> {
@@ -336,7 +342,9 @@ fn start_edge(settings: ServerSettings, shared: &Arc<Shared>) -> Result<net::Ser
 
 fn start_authz(settings: config::AuthzSettings, shared: &Arc<Shared>) -> Result<net::Server, net::server::StartError> {
     let (shared, asked) = (Arc::clone(shared), Arc::new(settings.asked));
-    net::Server::start(settings.server, move |_worker| Authz::new(Arc::clone(&shared), Arc::clone(&asked)))
+    net::Server::start_with(settings.server, &settings.sockets, move |_worker| {
+        Authz::new(Arc::clone(&shared), Arc::clone(&asked))
+    })
 }
 
 fn start_token_endpoint(
@@ -446,6 +454,7 @@ mod tests {
         let check = |authz: &str, expected: &[&str]| assert_eq!(start.waiting(&fixed("", authz)), expected, "{authz}");
         check("authz: { listen: 127.0.0.1:0, from: nginx, timeouts: { drain: 5s } }\n", &[]);
         check("authz: { listen: 127.0.0.1:0, from: caddy }\n", &["authz"]);
+        check("authz: { listen: [127.0.0.1:0, \"unix:/run/cs/a\"], from: nginx }\n", &["authz"]);
         check("authz: { listen: 127.0.0.1:0, from: nginx, callers: [10.0.0.7] }\n", &["authz"]);
         check("authz: { listen: 127.0.0.1:0, from: nginx, workers: 3 }\n", &["authz"]);
         check("", &["authz"]);

@@ -21,6 +21,7 @@ mod socket;
 mod timer;
 mod tls;
 pub mod tunnel;
+mod unix;
 pub mod upstream;
 mod worker;
 

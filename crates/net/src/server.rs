@@ -6,11 +6,14 @@ use crate::{
     seldom::Seldom,
     settings::{ServerSettings, TlsIdentity},
     tls::Acceptor,
+    unix::{self, Door},
     worker::{Phase, Process, WARN_EVERY, Worker},
 };
 use std::any::Any;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -19,6 +22,9 @@ use tokio::sync::watch;
 
 /// Threads per worker for what the system can only do by blocking: resolving names.
 const BLOCKING_THREADS_MAX: usize = 8;
+
+/// In the place of the addresses that a Unix-domain socket has not: no TCP connection comes from here.
+pub(crate) const NO_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
 
 /// One accepted connection, as the socket and the handshake prove it.
 #[derive(Debug)]
@@ -31,6 +37,14 @@ pub struct Connection {
     pub tls: Option<Tls>,
     /// What the service keeps for as long as the connection lives; nobody else reads it.
     pub kept: OnceLock<Box<dyn Any + Send + Sync>>,
+}
+
+impl Connection {
+    /// Did it come over a Unix-domain socket? Then neither end has an address (`0.0.0.0`), and the socket's file said who may
+    /// connect.
+    pub fn is_unix(&self) -> bool {
+        self.remote == NO_ADDRESS
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -73,6 +87,8 @@ pub struct Server {
     process: Arc<Process>,
     phase: watch::Sender<Phase>,
     addresses: Vec<SocketAddr>,
+    /// Unix-domain sockets.
+    doors: Vec<Door>,
     workers: Vec<JoinHandle<usize>>,
 }
 
@@ -80,6 +96,8 @@ pub struct Server {
 pub enum StartError {
     #[error("cannot listen on {address}")]
     Listen { address: SocketAddr, source: std::io::Error },
+    #[error("cannot listen at `{}`", path.display())]
+    Socket { path: PathBuf, source: std::io::Error },
     #[error("certificate or key: {0}")]
     Tls(String),
     #[error("cannot start a worker")]
@@ -92,8 +110,26 @@ impl Server {
         settings: ServerSettings,
         make: impl Fn(usize) -> S + Send + Sync + 'static,
     ) -> Result<Server, StartError> {
+        Server::start_with(settings, &[], make)
+    }
+
+    /// As [`Server::start`], and listens at these Unix-domain sockets besides. Their files are made for owner and group
+    /// (0660), and removed in the end.
+    pub fn start_with<S: Service>(
+        settings: ServerSettings,
+        sockets: &[PathBuf],
+        make: impl Fn(usize) -> S + Send + Sync + 'static,
+    ) -> Result<Server, StartError> {
         let workers = settings.workers.max(1);
         let bound = listener::bind(&settings.listen, workers)?;
+        let mut doors = Vec::with_capacity(sockets.len());
+        let mut local = Vec::with_capacity(sockets.len());
+        for path in sockets {
+            let failed = |source| StartError::Socket { path: path.clone(), source };
+            let (door, listener) = unix::bind(path).map_err(failed)?;
+            doors.push(door);
+            local.push(listener);
+        }
         let (phase, observed) = watch::channel(Phase::Running);
         let process = Arc::new(Process {
             tls: settings.tls.as_ref().map(Acceptor::new).transpose()?,
@@ -105,10 +141,14 @@ impl Server {
             phase: observed,
             full: Seldom::every(WARN_EVERY),
         });
-        let mut server = Server { process, phase, addresses: bound.addresses, workers: Vec::with_capacity(workers) };
+        let mut server =
+            Server { process, phase, addresses: bound.addresses, doors, workers: Vec::with_capacity(workers) };
         let make = Arc::new(make);
         for (index, listeners) in bound.per_worker.into_iter().enumerate() {
-            server.spawn(index, listeners, Arc::clone(&make))?;
+            // A socket's file has one queue, from which all workers take.
+            let local =
+                local.iter().map(UnixListener::try_clone).collect::<Result<_, _>>().map_err(StartError::Worker)?;
+            server.spawn(index, (listeners, local), Arc::clone(&make))?;
         }
         Ok(server)
     }
@@ -116,7 +156,7 @@ impl Server {
     fn spawn<S: Service>(
         &mut self,
         index: usize,
-        listeners: Vec<std::net::TcpListener>,
+        (listeners, local): (Vec<std::net::TcpListener>, Vec<UnixListener>),
         make: Arc<impl Fn(usize) -> S + Send + Sync + 'static>,
     ) -> Result<(), StartError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -128,7 +168,7 @@ impl Server {
         let thread = std::thread::Builder::new()
             .name(format!("worker-{index}"))
             .spawn(move || {
-                let cut = runtime.block_on(async { Worker::new(make(index), process).run(listeners).await });
+                let cut = runtime.block_on(async { Worker::new(make(index), process).run(listeners, local).await });
                 // A drop would wait for a name server that says nothing, and with it the end of the process.
                 runtime.shutdown_background();
                 cut
@@ -141,6 +181,10 @@ impl Server {
     /// The bound addresses (port 0 resolved).
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.addresses.clone()
+    }
+    /// Paths of the Unix-domain sockets.
+    pub fn sockets(&self) -> impl Iterator<Item = &Path> {
+        self.doors.iter().map(Door::path)
     }
     pub fn has_tls(&self) -> bool {
         self.process.tls.is_some()
@@ -158,6 +202,8 @@ impl Server {
     /// Stop accepting, GOAWAY / `Connection: close`, finish what is in flight within `grace`, then cut. Returns how many were cut.
     /// Blocks the calling thread; do not call it from a worker.
     pub fn drain(mut self, grace: Duration) -> usize {
+        // Newcomers find no file; those who found one are in its queue, which the workers empty.
+        self.doors.clear();
         self.phase.send_replace(Phase::Draining);
         let until = Instant::now() + grace;
         while Instant::now() < until && !self.workers.iter().all(JoinHandle::is_finished) {

@@ -3,7 +3,7 @@
 use crate::connection::serve;
 use crate::live::{Clock, Cut, Live};
 use crate::seldom::Seldom;
-use crate::server::{Connection, Refusal, Service};
+use crate::server::{Connection, NO_ADDRESS, Refusal, Service};
 use crate::settings::{Limits, Timeouts};
 use crate::tls::Acceptor;
 use crate::tunnel::Watched;
@@ -85,7 +85,11 @@ impl<S: Service> Worker<S> {
     }
 
     /// Serves until drained or cut. Returns how many connections were cut.
-    pub(crate) async fn run(self: Arc<Self>, listeners: Vec<std::net::TcpListener>) -> usize {
+    pub(crate) async fn run(
+        self: Arc<Self>,
+        listeners: Vec<std::net::TcpListener>,
+        local: Vec<std::os::unix::net::UnixListener>,
+    ) -> usize {
         let ticks = tokio::spawn(Arc::clone(&self).tick());
         let mut accepting = Vec::new();
         for listener in listeners {
@@ -94,6 +98,7 @@ impl<S: Service> Worker<S> {
                 Err(error) => tracing::error!(%error, "cannot register a listener"),
             }
         }
+        accepting.extend(local.into_iter().map(|listener| tokio::spawn(Arc::clone(&self).accept_local(listener))));
         for task in accepting {
             // A panic in an accept loop is reported by the runtime; the drain goes on.
             let _ = task.await;
@@ -137,6 +142,42 @@ impl<S: Service> Worker<S> {
         }
         if *phase.borrow() == Phase::Draining {
             self.empty_backlog(listener, local).await;
+        }
+    }
+
+    /// From a Unix-domain socket. Its file is removed before the drain begins, so its queue can be emptied for good.
+    async fn accept_local(self: Arc<Self>, listener: std::os::unix::net::UnixListener) {
+        let rest = listener.try_clone();
+        let listener = match tokio::net::UnixListener::from_std(listener) {
+            Ok(listener) => listener,
+            Err(error) => return tracing::error!(%error, "cannot register a listener"),
+        };
+        let mut phase = self.process.phase.clone();
+        while *phase.borrow_and_update() == Phase::Running {
+            tokio::select! {
+                biased;
+                _ = phase.changed() => {}
+                () = self.room(NO_ADDRESS) => tokio::select! {
+                    biased;
+                    _ = phase.changed() => {}
+                    accepted = listener.accept() => match accepted.and_then(|(stream, _)| stream.into_std()) {
+                        Ok(stream) => self.start_local(stream),
+                        Err(error) => pause(&error).await,
+                    },
+                },
+            }
+        }
+        while let Ok(rest) = &rest
+            && let Ok((stream, _)) = rest.accept()
+        {
+            self.start_local(stream);
+        }
+    }
+
+    fn start_local(self: &Arc<Self>, stream: std::os::unix::net::UnixStream) {
+        match crate::unix::as_stream(stream) {
+            Ok(stream) => self.start(stream, NO_ADDRESS, NO_ADDRESS),
+            Err(error) => tracing::warn!(%error, "cannot register a connection"),
         }
     }
 

@@ -19,7 +19,7 @@ use wire::network::Network;
 use wire::question::{Places, Question};
 
 use crate::answer::Form;
-use crate::audit::record::RequestFacts;
+use crate::audit::record::{Asker, RequestFacts, Socket};
 use crate::clock::UnixMs;
 use crate::judge::recording::{self, Recording};
 use crate::judge::{self, Asked, Client, Judge, Judged, Shared, Stop};
@@ -31,7 +31,7 @@ const SAY_AGAIN: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     pub from: From,
-    /// Addresses of the proxies; everybody else is refused.
+    /// Addresses of the proxies; everybody else is refused, but who comes through a Unix-domain socket.
     pub callers: Vec<Network>,
 }
 
@@ -74,7 +74,8 @@ impl Authz {
     async fn answer(&self, request: Request, connection: &Arc<Connection>) -> Response {
         let now = UnixMs::now();
         let caller = connection.remote.ip().to_canonical();
-        if !self.settings.callers.iter().any(|network| network.contains(caller)) {
+        // Whoever came through a socket's file was let in by its owner and mode.
+        if !connection.is_unix() && !self.settings.callers.iter().any(|network| network.contains(caller)) {
             return self.refuse_caller(caller).await;
         }
         match &self.settings.from {
@@ -160,7 +161,11 @@ fn form(question: &Question, headers: &HeaderMap) -> Form {
 /// What is known before the question could be read.
 fn unread(request: &Request, connection: &Connection) -> RequestFacts {
     let facts = recording::facts(request, connection);
-    RequestFacts { proxy: facts.client_ip, client_ip: None, tls: None, ..facts }
+    let proxy = match connection.is_unix() {
+        true => Some(Asker::Socket(Socket::Unix)),
+        false => facts.client_ip.map(Asker::Address),
+    };
+    RequestFacts { proxy, client_ip: None, tls: None, ..facts }
 }
 
 fn read(facts: RequestFacts, question: &Question) -> RequestFacts {

@@ -21,7 +21,7 @@ use wire::token_exchange::{self, Exchange, Fault, MEDIA_TYPE, Named};
 
 pub use crate::judge::exchange::Scopes;
 
-use crate::audit::record::RequestFacts;
+use crate::audit::record::{Asker, RequestFacts};
 use crate::clock::UnixMs;
 use crate::judge::exchange::{Granted, Wanted};
 use crate::judge::recording::{self, Recording};
@@ -162,7 +162,7 @@ impl net::Service for TokenEndpoint {
 fn facts(request: &Request, connection: &Connection, peer: &Peer) -> RequestFacts {
     let facts = recording::facts(request, connection);
     RequestFacts {
-        proxy: facts.client_ip,
+        proxy: facts.client_ip.map(Asker::Address),
         client_ip: None,
         peer: crate::audit::record::bounded(peer.id().as_str()).into(),
         ..facts

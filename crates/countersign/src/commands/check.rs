@@ -68,7 +68,9 @@ fn process_table(loaded: &Loaded) -> Table {
             Some(_) => "TLS",
             None => "plain HTTP",
         };
-        let listen: Vec<String> = server.listen.iter().map(ToString::to_string).collect();
+        let sockets = loaded.authz.iter().filter(|_| name == "authz").flat_map(|authz| &authz.sockets);
+        let sockets = sockets.map(|path| format!("unix:{}", path.display()));
+        let listen: Vec<String> = server.listen.iter().map(ToString::to_string).chain(sockets).collect();
         table.row(vec![Cell::new(name, Tone::Dim), listen.join(", ").into(), tls.into()]);
     }
     table.row(vec![
@@ -154,7 +156,9 @@ fn summary(loaded: &Loaded) -> Value {
         "trust_domain": loaded.desired.trust_domain,
         "listen": loaded.edge.as_ref().map(|edge| &edge.server.listen),
         "tls": loaded.edge.as_ref().is_some_and(|edge| edge.server.tls.is_some()),
-        "authz": loaded.authz.as_ref().map(|authz| json!({ "listen": authz.server.listen, "tls": authz.server.tls.is_some() })),
+        "authz": loaded.authz.as_ref().map(|authz| json!({
+            "listen": authz.server.listen, "sockets": authz.sockets, "tls": authz.server.tls.is_some()
+        })),
         "token_endpoint": loaded.token_endpoint.as_ref().map(|door| json!({ "listen": door.server.listen })),
         "admin": loaded.admin.listen,
         "audit": loaded.audit.file,

@@ -33,7 +33,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Exit> {
         let _operator = Operator::start(&running.state, &facts(&running), answers)?;
         tracing::info!(
             edge = ?running.edge_addresses(),
-            authz = ?running.authz_addresses(),
+            authz = ?running.authz_doors(),
             token_endpoint = ?running.token_endpoint_addresses(),
             admin = ?running.admin_addresses(),
             "serving"
@@ -47,7 +47,7 @@ pub fn facts(running: &Running) -> Facts {
     Facts {
         pid: std::process::id(),
         edge: running.edge_addresses().iter().map(ToString::to_string).collect(),
-        authz: running.authz_addresses().iter().map(ToString::to_string).collect(),
+        authz: running.authz_doors(),
         token_endpoint: running.token_endpoint_addresses().iter().map(ToString::to_string).collect(),
         admin: running.admin_addresses().first().map(ToString::to_string).unwrap_or_default(),
         audit: running.audit_file.clone(),

@@ -7,16 +7,23 @@ use super::proxies::networks;
 use super::settings::{Context, Listening, drain, server};
 use http::HeaderName;
 use proxy::authz::{From, Settings, Statuses};
+use std::path::{Path, PathBuf};
 use wire::network::Network;
 use wire::question::{Places, RequestPlaces, first_doubled};
 
+/// Before the path of a Unix-domain socket, as nginx writes it.
+const UNIX: &str = "unix:";
+/// What `sun_path` holds, less its end (unix(7)).
+const SOCKET_BYTES_MAX: usize = 107;
+const SOCKETS_MAX: usize = 16;
 const LOOPBACK: [&str; 2] = ["127.0.0.0/8", "::1/128"];
 
 pub fn authz(section: &At<AuthzSection>, context: &mut Context<'_, '_>) -> Option<AuthzSettings> {
     let section = &section.value;
     let drain = drain(section.timeouts.as_ref(), &mut context.to);
+    let (addresses, sockets) = section.listen.0.as_ref().map(|listed| apart(listed, &mut context.to)).unzip();
     let listening = Listening {
-        listen: section.listen.0.as_ref(),
+        listen: addresses.as_ref(),
         tls: section.tls.as_ref(),
         limits: section.limits.as_ref(),
         timeouts: section.timeouts.as_ref(),
@@ -28,7 +35,39 @@ pub fn authz(section: &At<AuthzSection>, context: &mut Context<'_, '_>) -> Optio
         AuthzFromValue::Known(word) => Some(known(*word)),
         AuthzFromValue::Fields(fields) => configured(fields, &mut context.to),
     };
-    Some(AuthzSettings { server: server?, asked: Settings { from: from?, callers: callers? }, drain })
+    Some(AuthzSettings {
+        server: server?,
+        sockets: sockets??,
+        asked: Settings { from: from?, callers: callers? },
+        drain,
+    })
+}
+
+/// Addresses, and the paths of Unix-domain sockets (`None`: a problem was reported).
+fn apart(listed: &OneOrMany<At<String>>, to: &mut Decoder<'_>) -> (OneOrMany<At<String>>, Option<Vec<PathBuf>>) {
+    let (sockets, addresses): (Vec<_>, Vec<_>) = listed.0.iter().cloned().partition(|at| at.value.starts_with(UNIX));
+    let mut paths: Vec<PathBuf> = Vec::new();
+    for At { value, at } in &sockets {
+        let path = Path::new(value.trim_start_matches(UNIX));
+        let problem = match path.file_name() {
+            _ if !path.is_absolute() => "is no absolute path",
+            None => "names no file",
+            Some(_) if path.as_os_str().len() > SOCKET_BYTES_MAX => {
+                "is longer than the 107 bytes that a socket's path may have"
+            }
+            Some(_) if paths.iter().any(|known| known == path) => "is listed twice",
+            Some(_) => {
+                paths.push(path.to_owned());
+                continue;
+            }
+        };
+        to.report(*at, format!("`{value}` {problem}"), "write it as `unix:/run/countersign/authz.sock`");
+    }
+    if let Some(At { at, .. }) = sockets.get(SOCKETS_MAX) {
+        to.report(*at, format!("more than {SOCKETS_MAX} sockets"), "let the proxies share one");
+    }
+    let complete = paths.len() == sockets.len() && sockets.len() <= SOCKETS_MAX;
+    (OneOrMany(addresses), complete.then_some(paths))
 }
 
 fn callers(listed: Option<&OneOrMany<At<String>>>, to: &mut Decoder<'_>) -> Option<Vec<Network>> {
@@ -219,6 +258,33 @@ mod tests {
         check(&fields("X_M", "X-U"), &["c.yaml:5:47 `X_M` holds an underscore, which many proxies drop"]);
         check(&fields("\"a b\"", "X-U"), &["c.yaml:5:47 `a b` is no header field name"]);
         check(&fields("Countersign-M", "X-U"), &["c.yaml:5:47 `Countersign-M` has a meaning of its own"]);
+    }
+
+    #[test]
+    fn sockets_are_absolute_paths_beside_addresses_or_alone() {
+        let of = |listen: &str| {
+            let loaded = loaded(&format!("authz: {{ listen: {listen}, from: nginx }}\n"), SERVICE);
+            loaded.map(|loaded| loaded.authz.unwrap()).map(|authz| (authz.server.listen.len(), authz.sockets))
+        };
+        let path = |text: &str| PathBuf::from(text);
+        assert_eq!(of("\"unix:/run/cs/authz.sock\""), Ok((0, vec![path("/run/cs/authz.sock")])));
+        let both = of("[127.0.0.1:1, \"unix:/a\", \"unix:/b\"]");
+        assert_eq!(both, Ok((1, vec![path("/a"), path("/b")])));
+        let check = |listen: &str, part: &str| {
+            let found = of(listen).unwrap_err();
+            assert!(found.len() == 1 && found[0].contains(part), "{found:?}");
+        };
+        check("\"unix:authz.sock\"", "is no absolute path");
+        check("\"unix:\"", "is no absolute path");
+        check("\"unix:/\"", "names no file");
+        check("[\"unix:/a\", \"unix:/a\"]", "is listed twice");
+        assert!(of(&format!("\"unix:/{}\"", "a".repeat(106))).is_ok());
+        check(&format!("\"unix:/{}\"", "a".repeat(107)), "is longer than");
+        let many =
+            |count: usize| format!("[{}]", (0..count).map(|n| format!("\"unix:/{n}\"")).collect::<Vec<_>>().join(", "));
+        assert!(of(&many(16)).is_ok());
+        check(&many(17), "more than 16 sockets");
+        check("[\"unix:/a\", x]", "`x` is no address");
     }
 
     #[test]

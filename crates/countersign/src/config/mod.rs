@@ -78,6 +78,8 @@ pub struct EdgeSettings {
 #[derive(Debug, Clone)]
 pub struct AuthzSettings {
     pub server: ServerSettings,
+    /// Unix-domain sockets, absolute paths.
+    pub sockets: Vec<PathBuf>,
     pub asked: proxy::authz::Settings,
     pub drain: Duration,
 }

@@ -242,11 +242,11 @@ section! {
         ("certificate", "it belongs under `tls:`"),
         ("key", "it belongs under `tls:`"),
     ] {
-        /// One address or a list, `ip:port`, e.g. `127.0.0.1:9002`.
+        /// One address or a list, `ip:port`, e.g. `127.0.0.1:9002`, or a Unix-domain socket, `unix:/run/countersign/authz.sock`, to which this user and its group may connect (mode 0660).
         listen: Needed<OneOrMany<At<String>>>,
         /// Who asks, and so how: `nginx`, `traefik`, `caddy`, `envoy` (gRPC), `envoy-http`, or the header fields in which your proxy says what it has.
         from: Needed<At<AuthzFromValue>>,
-        /// Addresses and networks of the proxies that may ask. Default: this machine (`127.0.0.0/8` and `::1`).
+        /// Addresses and networks of the proxies that may ask. Default: this machine (`127.0.0.0/8` and `::1`). Who comes through a Unix-domain socket is let in by its file's mode.
         callers: Option<OneOrMany<At<String>>>,
         /// Certificate and key. Absent: plain HTTP, for proxies on this machine.
         tls: Option<TlsSection>,

@@ -199,7 +199,7 @@ fn listen(texts: &OneOrMany<At<String>>, to: &mut Decoder<'_>) -> Option<Vec<Soc
     if let Some(At { at, .. }) = texts.0.get(LISTENERS_MAX) {
         to.report(*at, format!("more than {LISTENERS_MAX} addresses"), "listen on `0.0.0.0` or `[::]` instead");
     }
-    (!addresses.is_empty() && addresses.len() == texts.0.len()).then_some(addresses)
+    (addresses.len() == texts.0.len()).then_some(addresses)
 }
 
 fn address(text: &str, at: Span, to: &mut Decoder<'_>) -> Option<SocketAddr> {

@@ -40,6 +40,35 @@ fn a7_nginx_gets_each_verdict_and_the_service_our_txn_token() {
     assert_eq!(record["status"], 403, "what nginx was told");
 }
 
+/// The same through a Unix-domain socket: nobody but its owner and group may ask, whatever `callers` says.
+#[test]
+fn a7_nginx_asks_through_a_unix_socket_and_nobody_else_can() {
+    use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("authz.sock");
+    let socket = format!("unix:{}", path.display());
+    let mut world = World::of_example("nginx", |text| {
+        let listen = format!("[127.0.0.1:0, \"{socket}\"]\n  callers: [192.0.2.1]");
+        replaced(text, "127.0.0.1:0\n  from: nginx", &format!("{listen}\n  from: nginx"))
+    });
+    let file = std::fs::symlink_metadata(&path).unwrap();
+    assert_eq!((file.file_type().is_socket(), file.permissions().mode() & 0o777), (true, 0o660));
+    // By its address this machine is no caller.
+    assert_eq!(testkit::client::get(world.door(), "/", &[("host", authz::HOST)]).status, 403);
+    let own = format!("server {}", world.door());
+    // Where these tests run as root, nginx would give up that user, and could not ask: as it should be.
+    let nginx = nginx_with(&world, |text| format!("user root;\n{}", replaced(text, &own, &format!("server {socket}"))));
+    let allowed = nginx.get("/orders/42", Some(&world.token), &[]);
+    let record = world.serving.expect(&allowed, 200, "none");
+    assert_eq!((&record["request"]["peer"], &record["request"]["client_ip"]), (&json!("authz"), &json!("127.0.0.1")));
+    assert_eq!(record["request"]["proxy"], "unix", "a socket has no address");
+    world.check_stamped(&world.upstream.last(), "id|ana");
+    world.serving.expect(&nginx.get("/orders/42", None, &[]), 401, "token_missing");
+    world.serving.process.signal("TERM");
+    world.serving.process.wait(crate::serving::LIMIT);
+    assert!(!path.exists(), "the socket goes with its process");
+}
+
 #[test]
 fn a_nonce_that_is_asked_for_reaches_the_client_through_nginx() {
     let world = World::of_example("nginx", |text| {

@@ -5,6 +5,7 @@ use net::server::StartError;
 use net::settings::{Limits, ServerSettings, Timeouts};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
@@ -32,6 +33,73 @@ fn draining_finishes_what_is_in_flight_and_says_close() {
     assert_eq!(body, "waited");
     assert_eq!(raw.read_to_end(), "");
     assert_eq!(drained.join().unwrap(), 0);
+}
+
+#[test]
+fn a_unix_socket_is_served_like_a_port_and_drained_like_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("door.sock");
+    let seen = Arc::new(crate::raw::Seen::default());
+    let settings = ServerSettings {
+        listen: Vec::new(),
+        tls: None,
+        preamble: None,
+        limits: Limits::default(),
+        timeouts: Timeouts::default(),
+        workers: 2,
+    };
+    let made = Arc::clone(&seen);
+    let server =
+        Server::start_with(settings, std::slice::from_ref(&path), move |_| crate::raw::App::new(Arc::clone(&made)))
+            .unwrap();
+    assert_eq!(server.sockets().collect::<Vec<_>>(), [path.as_path()]);
+    let connect = || {
+        let stream = UnixStream::connect(&path).unwrap();
+        stream.set_read_timeout(Some(GRACE)).unwrap();
+        stream
+    };
+    let ask = |stream: &mut UnixStream, path: &str| {
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: a.example\r\n\r\n").as_bytes()).unwrap();
+    };
+    let answer = |mut stream: UnixStream| {
+        let mut text = String::new();
+        stream.read_to_string(&mut text).map(|_| text)
+    };
+    // Several on one connection, many connections: whichever worker takes them.
+    let mut clients: Vec<UnixStream> = (0..8).map(|_| connect()).collect();
+    for client in &mut clients {
+        for _ in 0..3 {
+            ask(client, "/");
+            let mut byte = [0; 1];
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\nhello") {
+                client.read_exact(&mut byte).unwrap();
+                head.push(byte[0]);
+            }
+        }
+    }
+    let mut busy = connect();
+    ask(&mut busy, "/wait");
+    seen.wait_for("the request", |seen| seen.requests.lock().unwrap().len() == 25);
+    let drained = std::thread::spawn(move || server.drain(GRACE));
+    crate::raw::wait_until("the socket's end", || !path.exists());
+    seen.go.notify_one();
+    let text = answer(busy).unwrap();
+    assert!(text.contains("connection: close") && text.ends_with("waited"), "{text}");
+    assert_eq!(drained.join().unwrap(), 0);
+    let taken = Server::start_with(
+        ServerSettings {
+            listen: Vec::new(),
+            tls: None,
+            preamble: None,
+            limits: Limits::default(),
+            timeouts: Timeouts::default(),
+            workers: 1,
+        },
+        &[folder.path().join("none/door.sock")],
+        move |_| crate::raw::App::new(Arc::clone(&seen)),
+    );
+    assert!(matches!(taken, Err(StartError::Socket { source, .. }) if source.kind() == ErrorKind::NotFound));
 }
 
 #[test]

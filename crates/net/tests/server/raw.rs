@@ -43,6 +43,12 @@ pub(crate) fn wait_until(what: &str, condition: impl Fn() -> bool) {
 
 pub(crate) struct App(Arc<Seen>);
 
+impl App {
+    pub(crate) fn new(seen: Arc<Seen>) -> App {
+        App(seen)
+    }
+}
+
 /// Counts a request whose future was dropped before its end.
 struct GivenUp<'a>(&'a Seen, bool);
 impl Drop for GivenUp<'_> {

@@ -159,6 +159,21 @@ impl Decision {
     }
 }
 
+/// Where a proxy that asked came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Asker {
+    Address(IpAddr),
+    Socket(Socket),
+}
+
+/// A Unix-domain socket has no address to tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Socket {
+    Unix,
+}
+
 /// The request, as judged.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RequestFacts {
@@ -172,7 +187,7 @@ pub struct RequestFacts {
     pub client_ip: Option<IpAddr>,
     /// The proxy that asked, and was told `status`; what it then did is not known here. Absent at the edge.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub proxy: Option<IpAddr>,
+    pub proxy: Option<Asker>,
     pub protocol: Cow<'static, str>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub tls: Option<Cow<'static, str>>,
