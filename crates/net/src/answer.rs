@@ -208,7 +208,7 @@ impl Facts {
         match (self.is_chunked, self.length) {
             (true, Some(_)) => Err("its answer has both Content-Length and Transfer-Encoding"),
             (true, None) if !is_http_11 => Err("its answer has Transfer-Encoding in HTTP/1.0"),
-            (true, None) => Ok(Framing::Chunked(Box::new(Decoder::new()))),
+            (true, None) => Ok(Framing::Chunked(Box::default())),
             (false, Some(length)) => Ok(Framing::Length(length)),
             (false, None) => Ok(Framing::Close),
         }

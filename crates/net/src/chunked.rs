@@ -20,8 +20,9 @@ enum Part<'a> {
     More,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Default, Clone, Copy)]
 enum State {
+    #[default]
     Size,
     Data(u64),
     AfterData,
@@ -30,7 +31,7 @@ enum State {
 }
 
 /// Takes one body apart.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Decoder {
     state: State,
     held: Vec<u8>,
@@ -40,16 +41,6 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    pub fn new() -> Decoder {
-        Decoder {
-            state: State::Size,
-            held: Vec::new(),
-            extension_bytes: 0,
-            trailer_bytes: 0,
-            trailers: HeaderMap::new(),
-        }
-    }
-
     /// Did the last chunk and its trailers go by?
     pub fn has_ended(&self) -> bool {
         matches!(self.state, State::Ended)

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 /// Everything that `input` holds, fed in parts of `step` bytes: its data, whether it ended, and how much comes after that.
 fn decode(input: &[u8], step: usize) -> Result<(Vec<u8>, bool, usize), &'static str> {
-    let mut decoder = Decoder::new();
+    let mut decoder = Decoder::default();
     let (mut data, mut after) = (Vec::new(), 0);
     for part in input.chunks(step) {
         let (found, rest) = decoder.take(&Bytes::copy_from_slice(part))?;

@@ -126,7 +126,7 @@ impl Inbound {
         self.incoming = match self.machine.announced() {
             Framing::None => Incoming::None,
             Framing::Length(length) => Incoming::Length(length),
-            Framing::Chunked => Incoming::Chunked(Box::new(Decoder::new())),
+            Framing::Chunked => Incoming::Chunked(Box::default()),
         };
         let is_invited = received.expects_continue && self.has_body() && self.socket.unread_bytes() == 0;
         self.invitation = if is_invited { CONTINUE } else { &[] };
