@@ -51,6 +51,23 @@ fn a7_envoy_gets_each_verdict_and_the_service_our_txn_token() {
     assert_eq!(problem["decision"].as_str(), nowhere.field("countersign-decision"), "the answer of the edge itself");
 }
 
+/// The same over a Unix-domain socket (`pipe`), HTTP/2 by prior knowledge.
+#[test]
+fn a7_envoy_asks_through_a_unix_socket() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("authz.sock").display().to_string();
+    let world = World::of_example("envoy", |text| {
+        let both = format!("listen: [127.0.0.1:0, \"unix:{path}\"]\n  callers: [192.0.2.1]");
+        replaced(text, "listen: 127.0.0.1:0\n  from: envoy", &format!("{both}\n  from: envoy"))
+    });
+    let tcp = format!("socket_address: {{ address: 127.0.0.1, port_value: {} }}", world.door().port());
+    let envoy = envoy_with(&world, |text| replaced(text, &tcp, &format!("pipe: {{ path: {path} }}")));
+    let record = world.serving.expect(&envoy.get("/orders/42", Some(&world.token), &[]), 200, "none");
+    assert_eq!((&record["request"]["peer"], &record["request"]["proxy"]), (&"authz".into(), &"unix".into()));
+    world.check_stamped(&world.upstream.last(), "id|ana");
+    world.serving.expect(&envoy.get("/orders/42", None, &[]), 401, "token_missing");
+}
+
 #[test]
 fn a7_envoy_passes_no_word_of_a_client_for_its_own() {
     let world = world();
