@@ -47,7 +47,7 @@ fn a10_combined_lines_of_hostile_requests_are_those_of_nginx() {
         "GET /public/%22%201.2.3.4%20-%20- HTTP/1.1\r\nUser-Agent: a\" 200 1 \"-\" \"b\\\\\r\n\r\n",
         "GET /public/tab HTTP/1.1\r\nUser-Agent: a\tb\r\nReferer:\r\n\r\n",
         "GET /public/latin HTTP/1.1\r\nUser-Agent: caf\u{e9}\u{9b}31m\u{ff}\r\n\r\n",
-        "GET /public/twice HTTP/1.1\r\nReferer: first\r\nUser-Agent: \\x22 \u{a0}\r\n\r\n",
+        "GET /public/escapes HTTP/1.1\r\nReferer: a\\x22b\r\nUser-Agent: \\x22 \u{a0}\r\n\r\n",
         "HEAD /public/head HTTP/1.1\r\nUser-Agent: -\r\n\r\n",
         "POST /public/post HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc",
         "GET /public/old HTTP/1.0\r\nUser-Agent: \u{80}old\r\n\r\n",
@@ -141,6 +141,54 @@ fn a_disk_that_takes_no_line_stops_no_request_and_is_counted() {
     });
     serving.wait_log("the access log cannot be written");
     assert!(serving.metrics().contains("countersign_audit_missing_total 0"));
+}
+
+#[test]
+fn lines_go_to_standard_output_whatever_that_is() {
+    let (issuer, upstream) = (Issuer::start(), Upstream::start());
+    let mut setup = Setup::new(&issuer.url(), &upstream.url());
+    setup.extra = "access_log: { file: /dev/stdout, format: combined }\n".into();
+    let serving = setup.start();
+    serving.get("/public/1", None);
+    testkit::wait_for("the line", LIMIT, || serving.process.stdout().contains("\"GET /public/1 HTTP/1.1\" 200 "));
+    // There is no name to open anew.
+    serving.process.signal("HUP");
+    serving.wait_log("the configuration was loaded again");
+    serving.get("/public/2", None);
+    testkit::wait_for("the next line", LIMIT, || serving.process.stdout().contains("\"GET /public/2 "));
+
+    // As under systemd: a socket.
+    let folder = tempfile::tempdir().unwrap();
+    setup.write(folder.path());
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_countersign"));
+    command.args(["run", "-c"]).arg(folder.path().join("countersign.yaml"));
+    let child = command.stdout(std::os::fd::OwnedFd::from(theirs)).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let _child = Killed(child);
+    drop(command);
+    let facts = folder.path().join("state/process.json");
+    let found = testkit::wait_value("the process writes its facts", LIMIT, || {
+        serde_json::from_slice::<Value>(&std::fs::read(&facts).ok()?).ok()
+    });
+    let edge = found["edge"][0].as_str().unwrap().parse().unwrap();
+    testkit::client::get(edge, "/public/3", &[("host", "shop.acme.example")]);
+    ours.set_read_timeout(Some(LIMIT)).unwrap();
+    let mut reader = std::io::BufReader::new(ours);
+    let mut line = String::new();
+    while !line.contains("\"GET /public/3 HTTP/1.1\" 200 ") {
+        line.clear();
+        assert!(std::io::BufRead::read_line(&mut reader, &mut line).unwrap() > 0, "it ended");
+    }
+}
+
+/// Ends with the test, however that ends.
+struct Killed(std::process::Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _killed = self.0.kill();
+        let _ended = self.0.wait();
+    }
 }
 
 #[test]

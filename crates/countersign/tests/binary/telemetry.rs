@@ -132,14 +132,20 @@ fn a_span_per_request_goes_to_the_collector_and_on_to_the_service() {
 #[test]
 fn callers_are_told_of_only_where_that_is_asked_for() {
     let collector = Collector::start(&[]);
-    let keys = format!("endpoint: \"{}\", traces: {{ caller: true }}", collector.url());
-    let (issuer, _upstream, serving) = start(&keys, &[]);
+    let (issuer, upstream) = (Issuer::start(), Upstream::start());
+    let mut setup = Setup::new(&issuer.url(), &upstream.url());
+    setup.extra = format!("telemetry: {{ endpoint: \"{}\", traces: {{ caller: true }} }}\n", collector.url());
+    setup.edge = "  trusted_proxies: { from: 127.0.0.1 }\n".into();
+    let serving = setup.start();
     let token = issuer.token("ana", "acme", &json!({ "groups": ["support"] }));
     serving.wait_ready_for("/orders/1", &token);
-    let span = collector.span(&serving.get_with("/orders/7", Some(&token), &[("user-agent", "curl/8.1")]));
+    // As a proxy that we trust tells it.
+    let more = [("user-agent", "curl/8.1"), ("x-forwarded-for", "203.0.113.9"), ("x-forwarded-proto", "https")];
+    let span = collector.span(&serving.get_with("/orders/7", Some(&token), &more));
     let of = |name: &str| span["attributes"][name].clone();
-    assert_eq!((of("client.address"), of("user_agent.original")), (json!("127.0.0.1"), json!("curl/8.1")));
-    assert_eq!((of("countersign.subject"), &span["strange"]), (json!("id|ana"), &json!([])));
+    assert_eq!((of("client.address"), of("user_agent.original")), (json!("203.0.113.9"), json!("curl/8.1")));
+    assert_eq!((of("url.scheme"), of("countersign.subject")), (json!("https"), json!("id|ana")));
+    assert_eq!(span["strange"], json!([]));
 }
 
 #[test]

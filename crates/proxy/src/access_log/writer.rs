@@ -4,6 +4,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write};
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -205,15 +206,20 @@ struct Log {
 
 impl Log {
     fn open(path: &Path) -> std::io::Result<Log> {
+        if let Some(stream) = standard(path) {
+            return stream.map(|file| Log::of(file, (0, 0), false));
+        }
         // Opening a named pipe waits for its reader, for ever if none comes.
-        let is_standard = path == Path::new("/dev/stdout") || path == Path::new("/dev/stderr");
-        if !is_standard && std::fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo()) {
+        if std::fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo()) {
             return Err(std::io::Error::other("it is a named pipe; name a file, `/dev/stdout` or `/dev/stderr`"));
         }
         let file = OpenOptions::new().append(true).create(true).mode(MODE).open(path)?;
         let found = file.metadata()?;
-        let (identity, regular) = ((found.dev(), found.ino()), found.is_file());
-        Ok(Log { file, identity, regular, torn: false, failing: false, left_behind: false })
+        Ok(Log::of(file, (found.dev(), found.ino()), found.is_file()))
+    }
+
+    fn of(file: File, identity: (u64, u64), regular: bool) -> Log {
+        Log { file, identity, regular, torn: false, failing: false, left_behind: false }
     }
 
     /// Opens the name anew when it is another file by now, or when told to. If that fails the old file goes on.
@@ -277,6 +283,16 @@ impl Log {
         }
         Ok(())
     }
+}
+
+/// Our own stream by its usual name. It may be a socket (under systemd), which has no name that could be opened.
+fn standard(path: &Path) -> Option<std::io::Result<File>> {
+    let stream = match path.to_str()? {
+        "/dev/stdout" => std::io::stdout().as_fd().try_clone_to_owned(),
+        "/dev/stderr" => std::io::stderr().as_fd().try_clone_to_owned(),
+        _ => return None,
+    };
+    Some(stream.map(File::from))
 }
 
 fn count(lines: &[u8]) -> u64 {
