@@ -74,7 +74,7 @@ impl TokenEndpoint {
             return answer::refusal(&Stop::new(Reason::MintFailed, ""), "");
         };
         let facts = facts(&request, connection, peer);
-        let mut recording = Recording::start(&self.judge.shared, facts, request.headers(), id, now);
+        let mut recording = self.judge.record(facts, request.headers(), id, now);
         // Who is no longer known is told that first.
         let elsewhere = Elsewhere::of(&request).filter(|_| peer.is_current(now.seconds()));
         let granted = match elsewhere {

@@ -202,6 +202,23 @@ fn a_question_of_a_proxy_has_a_span_of_the_request_it_is_about() {
 }
 
 #[test]
+fn an_exchange_of_tokens_has_a_span_of_the_request_that_was_named() {
+    let collector = Collector::start(&[]);
+    let telemetry = format!("telemetry: {{ endpoint: \"{}\", traces: {{}} }}\n", collector.url());
+    let world = crate::token_endpoint::World::start_with("", |setup| setup.extra.push_str(&telemetry));
+    let token = world.token(&json!({}));
+    let span = collector.span(&world.ask(&token, "GET", "/orders/42?api_key=hidden"));
+    let of = |name: &str| span["attributes"][name].clone();
+    assert_eq!(
+        (of("http.request.method"), of("url.path"), of("server.address"), of("http.response.status_code")),
+        (json!("GET"), json!("/orders/42"), json!("shop.acme.example"), json!(200))
+    );
+    assert_eq!((of("countersign.decision"), &span["strange"]), (json!("permit"), &json!([])));
+    let seen = collector.process.stdout();
+    assert!(!seen.contains("hidden") && !seen.contains("eyJ") && !seen.contains(&token), "{seen}");
+}
+
+#[test]
 fn without_traces_what_callers_say_of_them_goes_through() {
     let (issuer, upstream) = (Issuer::start(), Upstream::start());
     let serving = Setup::new(&issuer.url(), &upstream.url()).start();
