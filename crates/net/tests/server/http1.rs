@@ -167,6 +167,22 @@ fn a2_a_bad_request_waits_for_a_slow_answer_before_it() {
 }
 
 #[test]
+fn what_a_client_sent_before_it_shut_down_its_side_is_answered() {
+    let server = start();
+    let mut raw = server.connect();
+    raw.get("/wait");
+    server.seen.wait_for("the request", |seen| seen.requests.lock().unwrap().len() == 1);
+    raw.get("/");
+    raw.get("/next");
+    raw.shut_down_sending();
+    server.seen.go.notify_one();
+    assert_eq!(raw.answer().1, "waited");
+    let rest = raw.read_to_end();
+    assert_eq!(rest.matches("HTTP/1.1 200 ").count(), 2, "{rest}");
+    assert_eq!(server.requests(), ["GET /wait", "GET /", "GET /next"]);
+}
+
+#[test]
 fn a_refused_head_request_has_no_body() {
     let server = start();
     let answer = server.talk("HEAD / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n");

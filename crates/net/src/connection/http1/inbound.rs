@@ -53,6 +53,8 @@ pub(crate) struct Inbound {
     machine: Machine,
     input: Input,
     incoming: Incoming,
+    /// The client shut down its side while an answer was due.
+    saw_end: bool,
     trailers: Option<HeaderMap>,
     /// What is left to say before the client sends its body (RFC 9110 §10.1.1).
     invitation: &'static [u8],
@@ -67,6 +69,7 @@ impl Inbound {
             machine: Machine::new(limits),
             input: Input::Open,
             incoming: Incoming::None,
+            saw_end: false,
             trailers: None,
             invitation: &[],
             reader: None,
@@ -269,12 +272,13 @@ impl Inbound {
             }
             return Ok(());
         }
-        while matches!(self.input, Input::Open) && self.socket.unread_bytes() < HELD_BYTES_MAX {
+        while matches!(self.input, Input::Open) && !self.saw_end && self.socket.unread_bytes() < HELD_BYTES_MAX {
             match self.socket.poll_unread(cx) {
                 // A client may shut down its side and wait for the answer (RFC 9112 §9.6 knows half-closed connections).
+                // What it sent before that is answered, too.
                 Poll::Ready(Ok(0)) => {
                     self.socket.live().half_closed();
-                    self.input = Input::Ended;
+                    self.saw_end = true;
                 }
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Err(error),
