@@ -143,10 +143,19 @@ fn judge(got: &Got) -> Tried {
             Tried::Taken { rejected, why }
         }
         status @ (429 | 502 | 503 | 504) => {
-            let after = got.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
-            Tried::Later { after: after.map(Duration::from_secs), why: format!("it answered {status}") }
+            let after = got.headers.get(RETRY_AFTER).and_then(|value| retry_after(value, SystemTime::now()));
+            Tried::Later { after, why: format!("it answered {status}") }
         }
         status => Tried::Refused(format!("it answered {status}")),
+    }
+}
+
+/// Seconds, or a date (RFC 9110 §10.2.3); one that is past means now.
+fn retry_after(value: &HeaderValue, now: SystemTime) -> Option<Duration> {
+    let text = value.to_str().ok()?.trim();
+    match text.parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => httpdate::parse_http_date(text).ok().map(|date| date.duration_since(now).unwrap_or_default()),
     }
 }
 
@@ -154,4 +163,33 @@ fn judge(got: &Got) -> Tried {
 fn jittered(pause: Duration) -> Duration {
     let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().subsec_nanos();
     pause / 2 + pause / 2 * (nanos % 1000) / 1000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_collector_says_in_two_ways_when_to_come_again() {
+        let check = |text: &'static str, expected: Option<u64>| {
+            let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+            let found = retry_after(&HeaderValue::from_static(text), now);
+            assert_eq!(found, expected.map(Duration::from_secs), "{text}");
+        };
+        check("0", Some(0));
+        check(" 7 ", Some(7));
+        check("18446744073709551615", Some(u64::MAX));
+        check("Sun, 06 Nov 1994 08:49:37 GMT", Some(0));
+        check("Sun, 06 Nov 1994 08:49:40 GMT", Some(3));
+        check("Sun, 06 Nov 1994 08:49:00 GMT", Some(0));
+        for nonsense in ["", "-1", "1.5", "soon", "99999999999999999999"] {
+            check(nonsense, None);
+        }
+    }
+
+    #[test]
+    fn pauses_are_jittered_within_their_bounds() {
+        let pause = Duration::from_secs(8);
+        assert!((0..100).all(|_| (pause / 2..=pause).contains(&jittered(pause))));
+    }
 }
