@@ -73,7 +73,7 @@ pub(crate) async fn serve<S: Service>(
     let cut = match protocol {
         Protocol::Nothing => Cut::None,
         Protocol::Http1 => session.serve_http1(socket).await,
-        Protocol::Http2 => session.serve_http2(socket).await,
+        Protocol::Http2 => Box::pin(session.serve_http2(socket)).await,
     };
     session.note_end(cut);
 }
@@ -113,7 +113,8 @@ async fn handshake<S: Service>(
     stream: TcpStream,
 ) -> Option<(Stream, bool)> {
     let Some(acceptor) = &worker.process.tls else { return Some((Stream::Plain(stream), false)) };
-    match until_cut(live, pin!(acceptor.accept(stream))).await {
+    // Boxed, here and below: an idle connection would hold room for it.
+    match until_cut(live, pin!(Box::pin(acceptor.accept(stream)))).await {
         Ok(Ok(stream)) => {
             let (tls, chose_http2) = acceptor.settled(&stream);
             connection.tls = Some(tls);
@@ -347,4 +348,31 @@ fn problem(status: u16, reason: &'static str) -> Response {
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nothing;
+
+    impl Service for Nothing {
+        async fn call(&self, _request: Request, _connection: &Arc<Connection>) -> Response {
+            Response::new(Body::empty())
+        }
+        fn refused(&self, _refusal: Refusal, _connection: &Connection) {}
+        fn panicked(&self, _connection: &Connection) {}
+    }
+
+    fn size_of_future<A, F: Future>(_: impl FnOnce(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_task_of_an_idle_connection_has_no_room_for_what_is_rare() {
+        type Arguments = (Arc<Worker<Nothing>>, Arc<Live>, Connection, TcpStream);
+        let bytes =
+            size_of_future(|(worker, live, connection, stream): Arguments| serve(worker, live, connection, stream));
+        assert!(bytes < 1024, "{bytes} bytes: box what runs once, or seldom");
+    }
 }
