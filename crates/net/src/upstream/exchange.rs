@@ -113,13 +113,16 @@ pub(super) enum Failure {
 pub(super) struct Waits {
     pub(super) first_byte: Duration,
     pub(super) all: Duration,
+    /// The caller chose it, and shorter than the target would have: what comes too late for him is no fault of an endpoint.
+    pub(super) is_callers: bool,
 }
 
 impl Waits {
     pub(super) fn of(request: &Request, target: &Target) -> Waits {
+        let (first_byte, all) = (target.settings.first_byte_timeout, target.settings.request_timeout);
         match request.extensions().get::<Patience>() {
-            Some(Patience(patience)) => Waits { first_byte: *patience, all: *patience },
-            None => Waits { first_byte: target.settings.first_byte_timeout, all: target.settings.request_timeout },
+            Some(Patience(own)) => Waits { first_byte: *own, all: *own, is_callers: *own < first_byte.min(all) },
+            None => Waits { first_byte, all, is_callers: false },
         }
     }
 }

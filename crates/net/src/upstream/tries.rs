@@ -193,7 +193,9 @@ impl<'t> Tries<'t> {
                     _ if is_over => ForwardError::RequestTimeout(self.waits.all),
                     _ => self.try_overdue(),
                 };
-                group.failed(target, at, self.began, Fault::Answer, &error);
+                if !self.waits.is_callers {
+                    group.failed(target, at, self.began, Fault::Answer, &error);
+                }
                 let is_paid = !is_over && self.may(group, target, |retries| retries.per_try_timeout.is_some());
                 (error, false, is_paid)
             }

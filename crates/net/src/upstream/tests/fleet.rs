@@ -171,6 +171,26 @@ async fn an_endpoint_that_fails_is_put_aside() {
     assert!(status.ejections <= 1 && status.endpoints.len() == 2, "{status:?}");
 }
 
+#[tokio::test]
+async fn a_callers_short_deadline_puts_no_endpoint_aside() {
+    for (patience, ejections) in [(Some(Duration::from_millis(10)), 0), (None, 1)] {
+        let silent = [serve_raw(Vec::new()).await, serve_raw(Vec::new()).await];
+        let outliers = Outliers { failures: 1, base: Duration::from_secs(60), ..Outliers::default() };
+        let addresses = [silent[0].address, silent[1].address];
+        let short = Duration::from_millis(50);
+        let settings = TargetSettings { first_byte_timeout: short, outliers, ..settings(&addresses) };
+        let (pool, target) = (Pool::new(), Arc::new(new_target(settings).unwrap()));
+        for _ in 0..3 {
+            let mut sent = get("/");
+            if let Some(patience) = patience {
+                sent.extensions_mut().insert(Patience(patience));
+            }
+            exchange(&pool, &target, sent).await.unwrap_err();
+        }
+        assert_eq!(target.status().unwrap().ejections, ejections, "{patience:?}");
+    }
+}
+
 /// An upstream that answers every gRPC call with this status, as trailers only.
 struct Calls {
     status: &'static str,
