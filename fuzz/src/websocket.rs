@@ -23,7 +23,9 @@ pub fn websocket(input: &[u8]) {
         let answer = HeaderMap::from_iter(accept.map(|accept| (websocket::ACCEPT, accept)));
         assert!(websocket::check_accept(&answer, &key).is_ok(), "its own answer does not fit");
         let other = HeaderValue::from_static("AAAAAAAAAAAAAAAAAAAAAA==");
-        assert_eq!(websocket::check_accept(&answer, &other).is_ok(), other == key, "an answer fits two keys");
+        // White space around it is no part of a key.
+        let is_same = other.as_bytes() == key.as_bytes().trim_ascii();
+        assert_eq!(websocket::check_accept(&answer, &other).is_ok(), is_same, "an answer fits two keys");
         assert!(websocket::read_upgrade(&Method::POST, &headers, false).is_err());
         assert!(websocket::read_upgrade(&Method::GET, &headers, true).is_err());
     }

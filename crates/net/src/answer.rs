@@ -35,6 +35,8 @@ pub struct Head {
 /// Reads heads until one that is no interim answer.
 pub struct Heads {
     held: Vec<u8>,
+    /// So much of it has no end of a head in it.
+    searched: usize,
     is_head: bool,
     interim: usize,
     is_empty: bool,
@@ -43,7 +45,7 @@ pub struct Heads {
 impl Heads {
     /// `is_head`: the request was a HEAD.
     pub fn new(is_head: bool) -> Heads {
-        Heads { held: Vec::new(), is_head, interim: 0, is_empty: true }
+        Heads { held: Vec::new(), searched: 0, is_head, interim: 0, is_empty: true }
     }
     /// Did no byte come yet?
     pub fn is_empty(&self) -> bool {
@@ -54,39 +56,64 @@ impl Heads {
     pub fn take(&mut self, bytes: &[u8]) -> Result<Option<Head>, &'static str> {
         self.is_empty = false;
         if self.held.is_empty() {
-            return self.judge(bytes);
+            let found = self.judge(bytes)?;
+            return match found {
+                Judged::Head(head) => Ok(Some(head)),
+                Judged::More(from) => {
+                    self.held = bytes.get(from..).unwrap_or_default().to_vec();
+                    Ok(None)
+                }
+            };
         }
         let mut held = std::mem::take(&mut self.held);
         held.extend_from_slice(bytes);
-        self.judge(&held)
+        match self.judge(&held)? {
+            Judged::Head(head) => Ok(Some(head)),
+            Judged::More(from) => {
+                held.drain(..from);
+                self.held = held;
+                Ok(None)
+            }
+        }
     }
 
-    fn judge(&mut self, mut bytes: &[u8]) -> Result<Option<Head>, &'static str> {
+    fn judge(&mut self, bytes: &[u8]) -> Result<Judged, &'static str> {
+        let mut from = 0;
         loop {
-            let searched = bytes.get(..HEAD_BYTES_MAX).unwrap_or(bytes);
-            let Some(end) = end_of_head(searched) else {
-                if searched.len() == HEAD_BYTES_MAX {
+            let bytes = bytes.get(from..).unwrap_or_default();
+            let within = bytes.get(..HEAD_BYTES_MAX).unwrap_or(bytes);
+            let Some(end) = end_of_head(within, self.searched) else {
+                if within.len() == HEAD_BYTES_MAX {
                     return Err("the head of its answer is too large");
                 }
-                self.held = bytes.to_vec();
-                return Ok(None);
+                // Its last two bytes may be the beginning of the end.
+                self.searched = within.len().saturating_sub(2);
+                return Ok(Judged::More(from));
             };
+            self.searched = 0;
             let head = Head::read(bytes, end, self.is_head)?;
             if !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS {
-                return Ok(Some(head));
+                return Ok(Judged::Head(head));
             }
             self.interim += 1;
             if self.interim > INTERIM_MAX {
                 return Err("too many interim answers");
             }
-            bytes = bytes.get(end..).unwrap_or_default();
+            from += end;
         }
     }
 }
 
-/// Where the head ends, its empty line included.
-fn end_of_head(bytes: &[u8]) -> Option<usize> {
-    memchr::memchr_iter(b'\n', bytes).find_map(|at| match bytes.get(at + 1..)? {
+enum Judged {
+    Head(Head),
+    /// The head that begins there is not whole.
+    More(usize),
+}
+
+/// Where the head ends, its empty line included. Nothing ends before `from`.
+fn end_of_head(bytes: &[u8], from: usize) -> Option<usize> {
+    let ends = memchr::memchr_iter(b'\n', bytes.get(from..)?).map(|at| from + at);
+    ends.into_iter().find_map(|at| match bytes.get(at + 1..)? {
         [b'\n', ..] => Some(at + 2),
         [b'\r', b'\n', ..] => Some(at + 3),
         _ => None,

@@ -173,6 +173,12 @@ impl Live {
             self.half_closed_since.store(self.clock.now(), Relaxed);
         }
     }
+    /// What was blocked has left. It is no new byte of an answer.
+    pub(crate) fn flushed(&self) {
+        if self.write_blocked_since.load(Relaxed) != 0 {
+            self.write_blocked_since.store(0, Relaxed);
+        }
+    }
     /// Something was held back for the answer that is due, and nothing else would make the connection look again.
     pub(crate) fn wake_after_answer(&self) {
         self.wake_after_answer.store(true, Relaxed);

@@ -28,6 +28,8 @@ thread_local! {
 pub(crate) enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    /// Closed, while somebody may still hold what was read from it.
+    Gone,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +79,11 @@ impl Socket {
 
     /// Reads once, for later. 0 is the end.
     pub(crate) fn poll_unread(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        // What was used goes before more comes, or a buffer that never runs empty would only grow.
+        if self.unread_at > self.unread.len() / 2 {
+            self.unread.drain(..self.unread_at);
+            self.unread_at = 0;
+        }
         let unread = &mut self.unread;
         with_scratch(usize::MAX, |scratch| {
             let mut buffer = ReadBuf::new(scratch);
@@ -130,6 +137,7 @@ impl Socket {
         let result = match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
             Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, bytes),
+            Stream::Gone => gone(),
         };
         self.note_write(result.is_pending());
         result
@@ -143,6 +151,7 @@ impl Socket {
         let result = match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
             Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, parts),
+            Stream::Gone => gone(),
         };
         self.note_write(result.is_pending());
         result
@@ -154,15 +163,24 @@ impl Socket {
             Stream::Tls(stream) => {
                 let result = Pin::new(stream.as_mut()).poll_flush(cx);
                 if result.is_pending() {
-                    self.live.write_blocked();
+                    self.live.write_blocked()
+                } else {
+                    self.live.flushed()
                 }
                 result
             }
+            Stream::Gone => gone(),
         }
     }
 
     fn note_write(&self, is_blocked: bool) {
         if is_blocked { self.live.write_blocked() } else { self.live.wrote() }
+    }
+
+    /// Closes at once, although somebody may hold on to this.
+    pub(crate) fn let_go(&mut self) {
+        self.stream = Stream::Gone;
+        self.forget_unread();
     }
 
     /// Closes our side. If the client may still be sending it then reads on for a moment: a close with unread bytes would
@@ -193,11 +211,16 @@ impl Socket {
             ready!(match &mut self.stream {
                 Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
                 Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
+                Stream::Gone => gone(),
             })?;
             self.is_shut = true;
         }
         Poll::Ready(Ok(()))
     }
+}
+
+fn gone<T>() -> Poll<io::Result<T>> {
+    Poll::Ready(Err(io::ErrorKind::NotConnected.into()))
 }
 
 fn with_scratch<T>(bytes_max: usize, read: impl FnOnce(&mut [u8]) -> T) -> T {
@@ -207,11 +230,15 @@ fn with_scratch<T>(bytes_max: usize, read: impl FnOnce(&mut [u8]) -> T) -> T {
     })
 }
 
+#[cfg(test)]
+mod tests;
+
 impl Stream {
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self {
             Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
             Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, buffer),
+            Stream::Gone => gone(),
         }
     }
 }

@@ -8,12 +8,12 @@ use crate::socket::Socket;
 use crate::tunnel::Wanted;
 use crate::{Body, Request, Response};
 use http::StatusCode;
-use inbound::{Inbound, Next, RequestBody, Shared, lock};
+use inbound::{Inbound, Next, Owner, RequestBody, Shared, is_read, lock};
 use outbound::{Client, Outbound};
 use received::Received;
 use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 pub(crate) mod inbound;
@@ -32,8 +32,8 @@ enum Done {
 
 impl<S: Service> Session<S> {
     pub(super) async fn serve_http1(&self, socket: Socket) -> Cut {
-        let shared = Arc::new(Mutex::new(Inbound::new(socket, super::guard_limits(&self.worker.process.limits))));
-        match catch_panic(pin!(self.exchanges(shared))).await {
+        let owner = Owner::new(Inbound::new(socket, super::guard_limits(&self.worker.process.limits)));
+        match catch_panic(pin!(self.exchanges(owner))).await {
             Some(cut) => cut,
             None => {
                 self.panicked();
@@ -42,35 +42,45 @@ impl<S: Service> Session<S> {
         }
     }
 
-    async fn exchanges(&self, shared: Shared) -> Cut {
+    async fn exchanges(&self, owner: Owner) -> Cut {
         let mut known = false;
-        loop {
+        while let Some(shared) = owner.shared() {
             let next = poll_fn(|cx| {
                 keep_waker_once(&self.live, cx, &mut known);
-                match self.live.cut() {
-                    cut @ (Cut::Now | Cut::Idle) => Poll::Ready(Err(cut)),
-                    _ => lock(&shared).poll_head(cx).map(Ok),
-                }
+                self.poll_next(shared, cx)
             });
             let done = match next.await {
-                Err(Cut::Idle) => return self.close(&shared, Cut::Idle).await,
+                Err(Cut::Idle) => return self.close(shared, Cut::Idle).await,
                 Err(cut) => return cut,
                 Ok(Next::Ended) => Done::Closing,
-                Ok(Next::Overdue) => return self.close(&shared, Cut::HeaderTimeout).await,
+                Ok(Next::Overdue) => return self.close(shared, Cut::HeaderTimeout).await,
                 // Boxed here and below: an idle connection would hold room for it.
-                Ok(Next::Refused(refused, is_head)) => Box::pin(self.turn_away(&shared, refused, is_head)).await,
-                Ok(Next::Request(received)) => Box::pin(self.exchange(&shared, received)).await,
+                Ok(Next::Refused(refused, is_head)) => Box::pin(self.turn_away(shared, refused, is_head)).await,
+                Ok(Next::Request(received)) => Box::pin(self.exchange(shared, received)).await,
             };
             match done {
                 Done::Kept => {}
-                Done::Closing => return self.close(&shared, Cut::None).await,
+                Done::Closing => return self.close(shared, Cut::None).await,
                 Done::Tunnel(agreed) => {
-                    let Ok(inbound) = Arc::try_unwrap(shared) else { return Cut::Now };
-                    let inbound = inbound.into_inner().unwrap_or_else(PoisonError::into_inner);
-                    return Box::pin(self.tunnel(inbound.into_socket(), agreed)).await;
+                    let Some(socket) = owner.into_socket() else { break };
+                    return Box::pin(self.tunnel(socket, agreed)).await;
                 }
                 Done::Cut(cut) => return cut,
             }
+        }
+        Cut::Now
+    }
+
+    /// A request that came before the end of an idle connection is answered.
+    fn poll_next(&self, shared: &Shared, cx: &mut Context<'_>) -> Poll<Result<Next, Cut>> {
+        let cut = self.live.cut();
+        if cut == Cut::Now {
+            return Poll::Ready(Err(cut));
+        }
+        let mut inbound = lock(shared);
+        match inbound.poll_head(cx) {
+            Poll::Pending if cut == Cut::Idle && inbound.is_between() => Poll::Ready(Err(cut)),
+            polled => polled.map(Ok),
         }
     }
 
@@ -124,8 +134,7 @@ impl<S: Service> Session<S> {
             let mut inbound = lock(shared);
             let first = inbound.begin_answer();
             // Whoever reads the body still may come to its end.
-            let is_read = Arc::strong_count(shared) > 1;
-            client.keeps &= is_read || inbound.is_fit();
+            client.keeps &= is_read(shared) || inbound.is_fit(false);
             first
         };
         client.keeps &= !self.live.is_closing() && self.live.cut() != Cut::Idle;
@@ -134,11 +143,8 @@ impl<S: Service> Session<S> {
         let keeps = outbound.keeps();
         drop((outbound, in_flight));
         match sent {
-            Ok(Ok(())) if keeps && lock(shared).is_fit() => Done::Kept,
-            Ok(Ok(())) => {
-                lock(shared).give_up();
-                Done::Closing
-            }
+            Ok(Ok(())) if keeps && lock(shared).is_fit(is_read(shared)) => Done::Kept,
+            Ok(Ok(())) => Done::Closing,
             Ok(Err(lost)) => {
                 tracing::debug!(?lost, remote = %self.connection.remote, "an answer was broken off");
                 Done::Cut(Cut::Now)
@@ -167,6 +173,7 @@ impl<S: Service> Session<S> {
     }
 
     async fn close(&self, shared: &Shared, cut: Cut) -> Cut {
+        lock(shared).give_up();
         // A client that is gone needs no good order.
         let _ = self.until_now(|cx| lock(shared).poll_close(cx)).await;
         cut

@@ -27,6 +27,7 @@ impl Socket {
         match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
             Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, bytes),
+            Stream::Gone => super::gone(),
         }
     }
 
@@ -34,6 +35,7 @@ impl Socket {
         match &mut self.stream {
             Stream::Plain(_) => Poll::Ready(Ok(())),
             Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
+            Stream::Gone => super::gone(),
         }
     }
 

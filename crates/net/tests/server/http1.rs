@@ -1,6 +1,7 @@
 //! Requests that must not reach the service: the answer, the connection's fate, and what is counted.
 use crate::raw::{Raw, start, start_with};
-use net::Refusal;
+use net::{BodyError, Refusal};
+use std::sync::atomic::Ordering::SeqCst;
 
 /// The request is answered with `status`, the connection is closed, the service never called, the refusal counted.
 #[track_caller]
@@ -180,6 +181,40 @@ fn what_a_client_sent_before_it_shut_down_its_side_is_answered() {
     let rest = raw.read_to_end();
     assert_eq!(rest.matches("HTTP/1.1 200 ").count(), 2, "{rest}");
     assert_eq!(server.requests(), ["GET /wait", "GET /", "GET /next"]);
+}
+
+/// The request is answered while its body, not all of it here, is held elsewhere.
+fn with_a_kept_body(body: &str) -> (Result<Option<bytes::Bytes>, BodyError>, String) {
+    let server = start();
+    let mut raw = server.connect();
+    let head = "POST /keep HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    raw.send(format!("{head}{body}"));
+    assert_eq!(raw.answer().1, "kept");
+    raw.send("POST /read HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nsecret");
+    // Closed, although somebody holds the body still.
+    let rest = raw.read_to_end();
+    let mut kept = server.seen.kept.lock().unwrap().remove(0);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    (runtime.block_on(kept.next_data()), rest)
+}
+
+#[test]
+fn a2_a_body_that_is_held_is_never_continued_by_the_next_request() {
+    for body in ["", "4\r\nAAAA\r\n", "4\r\nAAAA\r\n0\r\n\r\n"] {
+        let (found, rest) = with_a_kept_body(body);
+        assert_eq!((found, rest.as_str()), (Err(BodyError::Gone), ""), "{body:?}");
+    }
+}
+
+#[test]
+fn a_client_that_leaves_is_noticed_also_when_its_body_was_read_elsewhere() {
+    let server = start();
+    let mut raw = server.connect();
+    raw.send("POST /elsewhere HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\nhalf");
+    server.seen.wait_for("the request", |seen| seen.requests.lock().unwrap().len() == 1);
+    raw.send("half");
+    drop(raw);
+    server.seen.wait_for("the abort", |seen| seen.given_up.load(SeqCst) == 1);
 }
 
 #[test]

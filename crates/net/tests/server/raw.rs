@@ -22,6 +22,8 @@ pub(crate) struct Seen {
     pub(crate) client_certificates: Mutex<Vec<Option<[u8; 32]>>>,
     pub(crate) peers: Mutex<Vec<Option<net::Peer>>>,
     pub(crate) go: Notify,
+    /// Bodies of requests that were answered without them.
+    pub(crate) kept: Mutex<Vec<Body>>,
 }
 
 impl Seen {
@@ -108,6 +110,18 @@ impl Service for App {
                     bytes += data.len();
                 }
                 Response::new(Body::full(bytes.to_string()))
+            }
+            "/keep" => {
+                seen.kept.lock().unwrap().push(request.into_body());
+                Response::new(Body::full("kept"))
+            }
+            "/elsewhere" => {
+                let _given_up = GivenUp(seen, false);
+                let mut body = request.into_body();
+                let read = tokio::spawn(async move { while let Ok(Some(_)) = body.next_data().await {} });
+                // Its end is nothing to the task that answers: that one waits for ever.
+                drop(read);
+                std::future::pending().await
             }
             "/refuse" => status(413),
             "/big" => {

@@ -53,11 +53,15 @@ pub(crate) struct Inbound {
     machine: Machine,
     input: Input,
     incoming: Incoming,
+    /// Counts requests, so that the body of one is never read as that of another.
+    exchange: u64,
     /// The client shut down its side while an answer was due.
     saw_end: bool,
     trailers: Option<HeaderMap>,
     /// What is left to say before the client sends its body (RFC 9110 §10.1.1).
     invitation: &'static [u8],
+    /// It was said, and may not have left yet.
+    must_flush: bool,
     /// Whoever waits for the body.
     reader: Option<Waker>,
 }
@@ -69,9 +73,11 @@ impl Inbound {
             machine: Machine::new(limits),
             input: Input::Open,
             incoming: Incoming::None,
+            exchange: 0,
             saw_end: false,
             trailers: None,
             invitation: &[],
+            must_flush: false,
             reader: None,
         }
     }
@@ -126,6 +132,7 @@ impl Inbound {
         let live = self.socket.live();
         live.begin();
         live.wait_from_now(Waiting::Nothing);
+        self.exchange += 1;
         self.incoming = match self.machine.announced() {
             Framing::None => Incoming::None,
             Framing::Length(length) => Incoming::Length(length),
@@ -187,7 +194,10 @@ impl Inbound {
             match self.poll_part(cx) {
                 Poll::Ready(Ok(data)) if data.is_empty() => {}
                 Poll::Ready(Ok(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
-                Poll::Ready(Err(error)) => self.input = Input::Broken(error),
+                Poll::Ready(Err(error)) => {
+                    self.input = Input::Broken(error);
+                    self.socket.live().wake();
+                }
                 Poll::Pending if self.socket.live().cut() == Cut::BodyStall => {
                     self.socket.live().close_after_answer();
                     self.input = Input::Broken(BodyError::Stalled);
@@ -207,10 +217,11 @@ impl Inbound {
         while !self.invitation.is_empty() {
             let count = ready!(self.socket.poll_write(cx, self.invitation))?;
             self.invitation = self.invitation.get(count.max(1)..).unwrap_or_default();
-            if self.invitation.is_empty() {
-                // A part of it that stays behind goes out with the next write.
-                let _ = self.socket.poll_flush(cx)?;
-            }
+            self.must_flush = true;
+        }
+        if self.must_flush {
+            ready!(self.socket.poll_flush(cx))?;
+            self.must_flush = false;
         }
         Poll::Ready(Ok(()))
     }
@@ -230,7 +241,14 @@ impl Inbound {
         self.socket.live().clear_stall();
         self.socket.live().wait_from_now(Waiting::Nothing);
         Poll::Ready(match judged {
-            Ok(bytes) => self.unframe(bytes),
+            Ok(bytes) => {
+                let data = self.unframe(bytes);
+                if !self.has_body() {
+                    // Whoever read it may be another task: from here on the connection looks after its client.
+                    self.socket.live().wake();
+                }
+                data
+            }
             Err(fault) => {
                 self.socket.live().refuse(Refused::from_fault(fault));
                 self.socket.live().body_broke();
@@ -251,7 +269,10 @@ impl Inbound {
             }
             Incoming::Chunked(decoder) => {
                 // The guard has judged them: what differs here is a mistake of ours, and no body.
-                let (data, _) = decoder.take(&bytes).map_err(|_| BodyError::Malformed)?;
+                let (data, _) = decoder.take(&bytes).map_err(|_| {
+                    self.socket.live().body_broke();
+                    BodyError::Malformed
+                })?;
                 if decoder.has_ended() {
                     self.trailers = decoder.take_trailers();
                     self.incoming = Incoming::None;
@@ -301,11 +322,12 @@ impl Inbound {
         &[]
     }
 
-    /// Is the connection fit for another request? Of a body that nobody reads, what came already is thrown away.
-    pub(super) fn is_fit(&mut self) -> bool {
+    /// Is the connection fit for another request? Of a body that nobody reads any more, what came already is thrown away;
+    /// what somebody reads is his.
+    pub(super) fn is_fit(&mut self, is_read: bool) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
         let mut left = HELD_BYTES_MAX;
-        while self.has_body() && left > 0 {
+        while !is_read && self.has_body() && left > 0 {
             match self.poll_body(&mut cx) {
                 Poll::Ready(Some(Ok(frame))) => {
                     left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len).max(1));
@@ -313,16 +335,16 @@ impl Inbound {
                 _ => break,
             }
         }
-        !self.has_body() && matches!(self.input, Input::Open | Input::Ended)
+        !self.has_body() && matches!(self.input, Input::Open)
     }
 
     /// Whoever still reads the body hears that it is over.
     pub(super) fn give_up(&mut self) {
         if self.has_body() && matches!(self.input, Input::Open) {
             self.input = Input::Swallowed;
-            if let Some(reader) = self.reader.take() {
-                reader.wake();
-            }
+        }
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
         }
     }
 
@@ -333,8 +355,9 @@ impl Inbound {
         self.socket.poll_close(cx, may_still_send)
     }
 
-    pub(super) fn into_socket(self) -> Socket {
-        self.socket
+    /// Between two heads: may a part of the next one be there?
+    pub(super) fn is_between(&self) -> bool {
+        self.machine.position() == Position::Between
     }
 }
 
@@ -367,9 +390,44 @@ pub(super) fn lock(shared: &Shared) -> MutexGuard<'_, Inbound> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The connection's own hold of its input. When it ends the socket is closed, whoever may still hold the body.
+pub(super) struct Owner(Option<Shared>);
+
+impl Owner {
+    pub(super) fn new(inbound: Inbound) -> Owner {
+        Owner(Some(Arc::new(Mutex::new(inbound))))
+    }
+    pub(super) fn shared(&self) -> Option<&Shared> {
+        self.0.as_ref()
+    }
+    /// `None` while somebody holds a body.
+    pub(super) fn into_socket(mut self) -> Option<Socket> {
+        let inbound = Arc::try_unwrap(self.0.take()?).map_err(|shared| self.0 = Some(shared)).ok()?;
+        Some(inbound.into_inner().unwrap_or_else(PoisonError::into_inner).socket)
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        if let Some(shared) = &self.0
+            && Arc::strong_count(shared) > 1
+        {
+            let mut inbound = lock(shared);
+            inbound.give_up();
+            inbound.socket.let_go();
+        }
+    }
+}
+
+/// Does somebody hold the body of the request?
+pub(super) fn is_read(shared: &Shared) -> bool {
+    Arc::strong_count(shared) > 1
+}
+
 /// A request's body.
 pub(crate) struct RequestBody {
     inbound: Shared,
+    exchange: u64,
     length: Option<u64>,
     has_ended: bool,
 }
@@ -377,8 +435,8 @@ pub(crate) struct RequestBody {
 impl RequestBody {
     pub(super) fn of(shared: &Shared) -> Option<RequestBody> {
         let inbound = lock(shared);
-        let length = inbound.announced_length();
-        inbound.has_body().then(|| RequestBody { inbound: Arc::clone(shared), length, has_ended: false })
+        let (length, exchange) = (inbound.announced_length(), inbound.exchange);
+        inbound.has_body().then(|| RequestBody { inbound: Arc::clone(shared), exchange, length, has_ended: false })
     }
     /// Bytes that are still to come, if that is known.
     pub(crate) fn len_hint(&self) -> Option<u64> {
@@ -388,7 +446,14 @@ impl RequestBody {
         self.has_ended
     }
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.has_ended {
+            return Poll::Ready(None);
+        }
         let mut inbound = lock(&self.inbound);
+        // What comes now belongs to another request.
+        if inbound.exchange != self.exchange {
+            return Poll::Ready(Some(Err(BodyError::Gone)));
+        }
         let polled = ready!(inbound.poll_body(cx));
         self.has_ended = !inbound.has_body() && inbound.trailers.is_none();
         self.length = self.length.and(inbound.announced_length());

@@ -225,7 +225,9 @@ pub(super) fn head_of_switch(response: &Response) -> Vec<u8> {
     for (name, value) in response.headers() {
         chunked::write_field(name, value, &mut out);
     }
-    crate::date::write(&mut out);
+    if !response.headers().contains_key(header::DATE) {
+        crate::date::write(&mut out);
+    }
     out.extend_from_slice(b"\r\n");
     out
 }
