@@ -254,7 +254,7 @@ fn checks_go_on_without_traffic_and_end_with_the_service() {
 fn m15_a_post_is_never_sent_twice_whatever_retries_say() {
     let (one, two) = (Endpoint::start(), Endpoint::start());
     let retries = "retries: { on: [502, 503, 504, connect, reset], budget: 100%, per_try_timeout: 50ms }";
-    let outliers = "outliers: { failures: 1000 }, first_byte_timeout: 300ms";
+    let outliers = "outliers: { failures: 1000 }, first_byte_timeout: 3s";
     let upstream = format!("{{ url: [{}, {}], {retries}, {outliers} }}", one.url(), two.url());
     let (_issuer, serving) = start(&upstream, Vec::new());
     for endpoint in [&one, &two] {
@@ -267,7 +267,7 @@ fn m15_a_post_is_never_sent_twice_whatever_retries_say() {
     }
     assert_eq!(one.answered() + two.answered(), 10);
     for endpoint in [&one, &two] {
-        endpoint.slow(600);
+        endpoint.slow(4_000);
     }
     let answer = testkit::client::send(serving.edge, post).unwrap();
     serving.expect(&answer, 504, "upstream_timeout");
