@@ -1,6 +1,7 @@
 //! The head of an upstream's answer over HTTP/1.1 (RFC 9112 §4 to §6). What could be read in two ways is no answer. Pure: how
 //! the bytes are split changes nothing. It never reads a body.
 use crate::chunked::Decoder;
+use crate::head::{Lines, content_length, has_control};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
@@ -112,8 +113,8 @@ enum Judged {
 
 /// Where the head ends, its empty line included. Nothing ends before `from`.
 fn end_of_head(bytes: &[u8], from: usize) -> Option<usize> {
-    let ends = memchr::memchr_iter(b'\n', bytes.get(from..)?).map(|at| from + at);
-    ends.into_iter().find_map(|at| match bytes.get(at + 1..)? {
+    let mut ends = memchr::memchr_iter(b'\n', bytes.get(from..)?).map(|at| from + at);
+    ends.find_map(|at| match bytes.get(at + 1..)? {
         [b'\n', ..] => Some(at + 2),
         [b'\r', b'\n', ..] => Some(at + 3),
         _ => None,
@@ -125,7 +126,7 @@ impl Head {
     fn read(bytes: &[u8], end: usize, is_head: bool) -> Result<Head, &'static str> {
         let mut rest = Bytes::copy_from_slice(bytes);
         let head = rest.split_to(end);
-        let mut lines = Lines { rest: &head };
+        let mut lines = Lines::of(&head);
         let (is_http_11, status) = status_line(lines.next().unwrap_or_default())?;
         let mut facts = Facts::default();
         let mut headers = HeaderMap::with_capacity(16);
@@ -152,23 +153,6 @@ impl Head {
     }
 }
 
-/// The lines of a head, without their ends, up to the empty one.
-struct Lines<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> Iterator for Lines<'a> {
-    type Item = &'a [u8];
-
-    fn next(&mut self) -> Option<&'a [u8]> {
-        let end = memchr::memchr(b'\n', self.rest)?;
-        let (line, rest) = self.rest.split_at_checked(end)?;
-        self.rest = rest.get(1..).unwrap_or_default();
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        Some(line).filter(|line| !line.is_empty())
-    }
-}
-
 /// Most values have one blank before them and none behind.
 fn trim_blanks(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] = value {
@@ -189,7 +173,7 @@ fn status_line(line: &[u8]) -> Result<(bool, StatusCode), &'static str> {
         _ => return Err(WRONG),
     };
     let (status, reason) = rest.split_at_checked(3).ok_or(WRONG)?;
-    if !matches!(reason.first(), None | Some(b' ')) || crate::head::has_control(reason) {
+    if !matches!(reason.first(), None | Some(b' ')) || has_control(reason) {
         return Err(WRONG);
     }
     Ok((is_http_11, StatusCode::from_bytes(status).map_err(|_| WRONG)?))
@@ -240,12 +224,4 @@ impl Facts {
             (false, None) => Ok(Framing::Close),
         }
     }
-}
-
-/// Digits, and at most nineteen of them.
-fn content_length(value: &[u8]) -> Option<u64> {
-    if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    Some(value.iter().fold(0, |length, digit| length * 10 + u64::from(digit - b'0')))
 }

@@ -202,6 +202,12 @@ pub(crate) fn write_field(name: &HeaderName, value: &HeaderValue, out: &mut Vec<
     out.extend_from_slice(b"\r\n");
 }
 
+pub(crate) fn write_length(length: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"content-length: ");
+    out.extend_from_slice(length.to_string().as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
 /// RFC 9110 §6.5.1: no field that frames, routes, authenticates or describes the content comes after it.
 fn is_trailer(name: &HeaderName) -> bool {
     const NEVER: [HeaderName; 14] = [

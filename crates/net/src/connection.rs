@@ -311,12 +311,15 @@ fn library_refusal(error: &hyper::Error) -> Option<&'static str> {
 }
 
 fn settle(response: &mut Response, method_is_head: bool, in_flight: InFlight) {
-    let bodiless = matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    let body = response.body_mut();
-    if method_is_head || bodiless {
-        body.mark_unsent();
+    mark_unsent(response, method_is_head);
+    response.body_mut().keep_in_flight(in_flight);
+}
+
+/// Nobody will read the body of an answer whose head says everything.
+fn mark_unsent(response: &mut Response, method_is_head: bool) {
+    if method_is_head || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        response.body_mut().mark_unsent();
     }
-    body.keep_in_flight(in_flight);
 }
 
 fn guard_limits(limits: &Limits) -> GuardLimits {

@@ -99,19 +99,7 @@ impl Head {
         if self.length.is_some() {
             return Err(bad("several Content-Length fields"));
         }
-        let digits = value.trim_ascii();
-        if digits.is_empty() || digits.len() > 19 {
-            return Err(bad("Content-Length is no number"));
-        }
-        let mut length = 0u64;
-        for &digit in digits {
-            if !digit.is_ascii_digit() {
-                return Err(bad("Content-Length is no number"));
-            }
-            // Nineteen digits fit; only `u64::MAX`-sized values would not.
-            length = length * 10 + u64::from(digit - b'0');
-        }
-        self.length = Some(length);
+        self.length = Some(content_length(value.trim_ascii()).ok_or(bad("Content-Length is no number"))?);
         Ok(())
     }
 
@@ -161,6 +149,37 @@ impl Head {
             (None, Some(0) | None) => Ok(Framing::None),
             (None, Some(length)) => Ok(Framing::Length(length)),
         }
+    }
+}
+
+/// Digits alone, and at most nineteen: they fit, only values of the size of `u64::MAX` would not.
+pub(crate) fn content_length(value: &[u8]) -> Option<u64> {
+    if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    Some(value.iter().fold(0, |length, digit| length * 10 + u64::from(digit - b'0')))
+}
+
+/// The lines of a whole head, without their ends, up to the empty one. That a client ends each with CRLF is judged before.
+pub(crate) struct Lines<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Lines<'a> {
+    pub(crate) fn of(head: &'a [u8]) -> Lines<'a> {
+        Lines { rest: head }
+    }
+}
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let end = memchr::memchr(b'\n', self.rest)?;
+        let (line, rest) = self.rest.split_at_checked(end)?;
+        self.rest = rest.get(1..).unwrap_or_default();
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        Some(line).filter(|line| !line.is_empty())
     }
 }
 

@@ -1,13 +1,12 @@
 //! HTTP/1 towards a client, in the one task of its connection: a head, its answer, the next head. Each request is counted
 //! from its head to its answer's last byte. It never decides about a request that the guard let through.
 use super::upgrade::{Agreed, switching};
-use super::{Session, broken_body, catch_panic, keep_waker_once};
+use super::{Session, broken_body, catch_panic, keep_waker_once, mark_unsent};
 use crate::live::{Cut, InFlight, Refused};
 use crate::server::Service;
 use crate::socket::Socket;
 use crate::tunnel::Wanted;
 use crate::{Body, Request, Response};
-use http::StatusCode;
 use inbound::{Inbound, Next, Owner, RequestBody, Shared, is_read, lock};
 use outbound::{Client, Outbound};
 use received::Received;
@@ -127,9 +126,7 @@ impl<S: Service> Session<S> {
     }
 
     async fn send(&self, shared: &Shared, mut response: Response, mut client: Client, in_flight: InFlight) -> Done {
-        if client.is_head || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
-            response.body_mut().mark_unsent();
-        }
+        mark_unsent(&mut response, client.is_head);
         let first = {
             let mut inbound = lock(shared);
             let first = inbound.begin_answer();

@@ -95,14 +95,9 @@ impl Outbound {
             crate::date::write(&mut out);
         }
         out.extend_from_slice(b"\r\n");
-        let body = if framing == Framing::Nothing { None } else { Some(body) };
+        let body = (!matches!(framing, Framing::Nothing | Framing::Length(0))).then_some(body);
         let takes_trailers = client.takes_trailers;
-        let mut outbound =
-            Outbound { out, frame: Bytes::new(), written: 0, framing, body, takes_trailers, keeps, failed: None };
-        if matches!(framing, Framing::Length(0)) {
-            outbound.body = None;
-        }
-        outbound
+        Outbound { out, frame: Bytes::new(), written: 0, framing, body, takes_trailers, keeps, failed: None }
     }
 
     /// Is the connection kept after this answer?
@@ -271,7 +266,5 @@ fn write_framing(framing: Framing, of_head: Option<u64>, out: &mut Vec<u8>) {
         (Framing::Chunked, _) => return out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
         (Framing::Nothing | Framing::Close, _) => return,
     };
-    out.extend_from_slice(b"content-length: ");
-    out.extend_from_slice(length.to_string().as_bytes());
-    out.extend_from_slice(b"\r\n");
+    chunked::write_length(length, out);
 }

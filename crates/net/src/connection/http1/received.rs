@@ -1,6 +1,6 @@
 //! A request head that the guard let through, as the request it is. It never judges: what cannot be read here was refused
 //! there, but for what the library of HTTP types will not have.
-use crate::head::{Violation, bad};
+use crate::head::{Lines, Violation, bad};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header};
 
@@ -20,7 +20,7 @@ impl Received {
     /// `bytes` is a whole head with its line ends, which the guard has judged.
     pub(super) fn read(bytes: &[u8]) -> Result<Received, Violation> {
         let head = Bytes::copy_from_slice(bytes.trim_ascii_start());
-        let mut lines = Lines { rest: &head };
+        let mut lines = Lines::of(&head);
         let (parts, ()) = http::Request::new(()).into_parts();
         let mut received = Received {
             head: parts,
@@ -72,22 +72,6 @@ impl Received {
         self.head.version = if self.is_http_10 { Version::HTTP_10 } else { Version::HTTP_11 };
         self.is_head = self.head.method == Method::HEAD;
         Ok(())
-    }
-}
-
-/// The lines of a head, without their CRLF, up to the empty one.
-struct Lines<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> Iterator for Lines<'a> {
-    type Item = &'a [u8];
-
-    fn next(&mut self) -> Option<&'a [u8]> {
-        let end = memchr::memchr(b'\n', self.rest)?;
-        let (line, rest) = self.rest.split_at_checked(end + 1)?;
-        self.rest = rest;
-        line.strip_suffix(b"\r\n").filter(|line| !line.is_empty())
     }
 }
 

@@ -198,11 +198,7 @@ fn write_head<B>(request: &Request<B>, framing: Framing, out: &mut Vec<u8>) {
     match framing {
         Framing::Nothing if expects_body => out.extend_from_slice(b"content-length: 0\r\n"),
         Framing::Nothing => {}
-        Framing::Length(length) => {
-            out.extend_from_slice(b"content-length: ");
-            out.extend_from_slice(length.to_string().as_bytes());
-            out.extend_from_slice(b"\r\n");
-        }
+        Framing::Length(length) => chunked::write_length(length, out),
         Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
     }
     out.extend_from_slice(b"\r\n");
